@@ -1,0 +1,1 @@
+//! The control plane of codex-lb: an axum service.

@@ -1,0 +1,1 @@
+//! The data plane of codex-lb: a Pingora service.

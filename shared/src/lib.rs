@@ -1,0 +1,17 @@
+//! What both planes of codex-lb agree on: the domain, the database, the configuration, the secrets and the pool.
+//!
+//! Nothing enters this crate until the data plane and the control plane both need it; `domain` and `store` are the
+//! exceptions, because one is the language of the product and the other is its only SQL.
+//!
+//! Inside the crate dependencies run one way: everything may use [`domain`]; only [`store`] names a database.
+
+pub mod domain;
+
+pub mod clock;
+pub mod ids;
+pub mod kind;
+
+
+
+
+

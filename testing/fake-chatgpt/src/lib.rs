@@ -1,0 +1,1 @@
+//! A scriptable fake of the ChatGPT backend and of its OAuth issuer.
