@@ -1,1 +1,43 @@
-//! The data plane of codex-lb: a Pingora service.
+//! The data plane of codex-lb: a Pingora service that relays each request through an account of the pool.
+//!
+//! One downstream request is an *exchange* ([`exchange`], read it first); each try of it on one account is a *leg*, a
+//! subrequest through the same [`gateway`]. The modules stand in the order of that story. This crate knows nothing of
+//! the control plane.
+
+mod gateway;
+
+mod exchange;
+
+mod route;
+
+mod caller;
+
+mod intake;
+
+mod translate;
+
+mod affinity;
+
+mod selection;
+
+mod attempt;
+
+mod leg;
+
+mod relay;
+
+mod settlement;
+
+mod rejection;
+
+mod trail;
+
+mod health;
+
+mod models;
+
+mod origin;
+
+mod serve;
+
+pub use serve::{Listening, ServeError, serve};

@@ -11,7 +11,15 @@ pub mod clock;
 pub mod ids;
 pub mod kind;
 
+pub mod config;
+pub mod secret;
+pub mod store;
+pub mod telemetry;
+pub mod upstream_api;
 
-
-
-
+pub mod account_tokens;
+pub mod caches;
+pub mod changes;
+pub mod hop;
+pub mod pool;
+pub mod state;

@@ -146,7 +146,6 @@ impl From<ModelPricesFile> for ModelPrices {
 
 impl From<DollarsPerMillion> for TokenPrices {
     fn from(dollars: DollarsPerMillion) -> Self {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "prices are small and positive")]
         let nanos = |dollars: f64| (dollars * 1000.0).round() as u64;
         Self {
             input: nanos(dollars.input),

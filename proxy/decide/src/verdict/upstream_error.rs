@@ -93,7 +93,6 @@ impl UpstreamError {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "a float cast saturates, and a far reset is as good as never")]
 fn seconds_since_epoch(seconds: f64) -> Timestamp {
     Timestamp::from_unix_ms((seconds * 1000.0) as i64)
 }

@@ -1,0 +1,317 @@
+//! Waits for the first meaningful answer of a leg: the head, and for an event stream the first event that says more
+//! than "created". Until then nothing has gone downstream that could not be taken back.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use codex_lb_shared::clock::Timestamp;
+use codex_lb_shared::domain::upstream_window::{AccountUsage, UpstreamWindow};
+use http::HeaderMap;
+use pingora::http::ResponseHeader;
+use tokio::time::Instant;
+
+use crate::leg::{Leg, LegItem};
+use crate::relay::{AnswerHead, ClientGone, Downstream, Event, EventSplitter};
+use crate::route::Dialect;
+
+/// How much of an error body is kept.
+const ERROR_BODY_BYTES_MAX: usize = 256 * 1024;
+/// Longest wait for an error body.
+const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How much is held while the first meaningful event is awaited.
+const HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What a leg began with.
+#[derive(Debug)]
+pub(crate) enum FirstAnswer {
+    /// A stream whose first meaningful event is no failure.
+    Started(Started),
+    /// A head with an error status.
+    Refused(Refusal),
+    /// A stream whose first meaningful event is a failure.
+    FailedEvent(FailedStart),
+    /// A stream that ended before it said anything.
+    EndedEarly,
+    /// No head.
+    NoHead,
+    /// No head, or no event, in time.
+    TimedOut,
+}
+
+/// A stream that has begun.
+#[derive(Debug, Default)]
+pub(crate) struct Started {
+    /// Upstream's status.
+    pub(crate) status: u16,
+    /// Upstream's headers.
+    pub(crate) headers: HeaderMap,
+    /// The bytes that were held, in order.
+    pub(crate) held: Vec<Bytes>,
+}
+
+/// A stream that began with a failure.
+#[derive(Debug)]
+pub(crate) struct FailedStart {
+    /// What was held, the failure included.
+    pub(crate) started: Started,
+    /// The failure event's data.
+    pub(crate) event: Bytes,
+}
+
+/// An error reply.
+#[derive(Clone, Debug)]
+pub(crate) struct Refusal {
+    /// The HTTP status.
+    pub(crate) status: u16,
+    /// The `Retry-After` header.
+    pub(crate) retry_after: Option<String>,
+    /// The body, cut at its bound.
+    pub(crate) body: Bytes,
+}
+
+/// How long each kind of silence may last, and how it is filled.
+pub(crate) struct Patience<'a> {
+    /// Until the head.
+    pub(crate) first_byte: Duration,
+    /// Between two parts of the body.
+    pub(crate) idle: Duration,
+    /// Between two signs of life for the client.
+    pub(crate) keep_alive: Duration,
+    /// When the status is given up and keep-alives begin; `None` for a client that does not stream.
+    pub(crate) status_hold_until: Option<Instant>,
+    /// The client's dialect, for keep-alives.
+    pub(crate) dialect: Dialect,
+    /// What the head says, should it have to go out before upstream's is known.
+    pub(crate) head: &'a AnswerHead,
+}
+
+/// Waits for the first answer of `leg`.
+///
+/// # Errors
+/// When the client left.
+pub(crate) async fn first_answer(
+    leg: &mut Leg,
+    downstream: &mut Downstream<'_>,
+    patience: &Patience<'_>,
+) -> Result<FirstAnswer, ClientGone> {
+    let began = Instant::now();
+    let mut waiting = Waiting { silent_since: began, told_at: began, limit: patience.first_byte };
+    let mut head: Option<Box<ResponseHeader>> = None;
+    let mut splitter = EventSplitter::default();
+    let mut held = Vec::new();
+    let mut held_bytes = 0;
+    loop {
+        let item = match waiting.next(leg, downstream, patience).await? {
+            Some(item) => item,
+            None => return Ok(FirstAnswer::TimedOut),
+        };
+        match item {
+            LegItem::Head(answered) if answered.status.is_success() => {
+                head = Some(answered);
+                waiting.limit = patience.idle;
+            }
+            LegItem::Head(refused) => return refusal(leg, downstream, &refused).await.map(FirstAnswer::Refused),
+            LegItem::Body(bytes) => {
+                held_bytes += bytes.len();
+                held.push(bytes.clone());
+                let mut first = FirstEvent::None;
+                let split = splitter.push(&bytes, |event| first.look_at(event));
+                let Some(answered) = head.take_if(|_| split.is_err() || held_bytes > HELD_BYTES_MAX || !first.is_none())
+                else {
+                    continue;
+                };
+                let started = Started { status: answered.status.as_u16(), headers: answered.headers.clone(), held };
+                return Ok(match first {
+                    FirstEvent::Failure(event) => FirstAnswer::FailedEvent(FailedStart { started, event }),
+                    // More than we hold: let it go, the relay has bounds of its own.
+                    FirstEvent::None | FirstEvent::Meaningful => FirstAnswer::Started(started),
+                });
+            }
+            LegItem::End | LegItem::Failed => {
+                return Ok(if head.is_some() { FirstAnswer::EndedEarly } else { FirstAnswer::NoHead });
+            }
+        }
+    }
+}
+
+/// The first meaningful event of some bytes.
+enum FirstEvent {
+    None,
+    Meaningful,
+    Failure(Bytes),
+}
+
+impl FirstEvent {
+    const fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    fn look_at(&mut self, event: Event<'_>) {
+        if !self.is_none() {
+            return;
+        }
+        match event.kind() {
+            "response.created" | "response.in_progress" | "response.queued" | "keepalive" => {}
+            kind if kind.starts_with("codex.") => {}
+            "response.failed" | "error" => *self = Self::Failure(Bytes::from(event.data().into_owned())),
+            _ if event.data().is_empty() => {}
+            _ => *self = Self::Meaningful,
+        }
+    }
+}
+
+/// A wait that keeps the client alive.
+struct Waiting {
+    silent_since: Instant,
+    told_at: Instant,
+    limit: Duration,
+}
+
+impl Waiting {
+    /// The leg's next item, or `None` when it was silent for too long.
+    async fn next(
+        &mut self,
+        leg: &mut Leg,
+        downstream: &mut Downstream<'_>,
+        patience: &Patience<'_>,
+    ) -> Result<Option<LegItem>, ClientGone> {
+        loop {
+            let silence_ends = self.silent_since + self.limit;
+            let tell_at = match patience.status_hold_until {
+                Some(until) if !downstream.is_head_sent() => until,
+                Some(_) => self.told_at + patience.keep_alive,
+                None => silence_ends,
+            };
+            tokio::select! {
+                biased;
+                item = leg.next() => {
+                    self.silent_since = Instant::now();
+                    return Ok(Some(item));
+                }
+                gone = downstream.client_gone() => return Err(gone),
+                () = tokio::time::sleep_until(silence_ends.min(tell_at)) => {}
+            }
+            if Instant::now() >= silence_ends {
+                return Ok(None);
+            }
+            downstream.begin_stream(patience.head).await?;
+            downstream.keep_alive(patience.dialect).await?;
+            self.told_at = Instant::now();
+        }
+    }
+}
+
+async fn refusal(
+    leg: &mut Leg,
+    downstream: &mut Downstream<'_>,
+    head: &ResponseHeader,
+) -> Result<Refusal, ClientGone> {
+    let retry_after = head.headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let mut body = Vec::new();
+    let deadline = Instant::now() + ERROR_BODY_TIMEOUT;
+    while body.len() < ERROR_BODY_BYTES_MAX {
+        let item = tokio::select! {
+            biased;
+            item = leg.next() => item,
+            gone = downstream.client_gone() => return Err(gone),
+            () = tokio::time::sleep_until(deadline) => break,
+        };
+        match item {
+            LegItem::Body(bytes) => body.extend_from_slice(&bytes),
+            LegItem::End | LegItem::Failed => break,
+            LegItem::Head(_) => {}
+        }
+    }
+    Ok(Refusal { status: head.status.as_u16(), retry_after: retry_after.map(str::to_owned), body: Bytes::from(body) })
+}
+
+/// What upstream's rate-limit headers report, if they report anything.
+pub(crate) fn reported_usage(headers: &HeaderMap, now: Timestamp) -> Option<AccountUsage> {
+    AccountUsage::from_reported(
+        reported_window(headers, WindowHeaders::PRIMARY, now),
+        reported_window(headers, WindowHeaders::SECONDARY, now),
+        now,
+    )
+}
+
+/// The header names of one window.
+#[derive(Clone, Copy)]
+struct WindowHeaders {
+    used_percent: &'static str,
+    window_minutes: &'static str,
+    reset_at: &'static str,
+    reset_after_seconds: &'static str,
+}
+
+impl WindowHeaders {
+    const PRIMARY: Self = Self {
+        used_percent: "x-codex-primary-used-percent",
+        window_minutes: "x-codex-primary-window-minutes",
+        reset_at: "x-codex-primary-reset-at",
+        reset_after_seconds: "x-codex-primary-reset-after-seconds",
+    };
+    const SECONDARY: Self = Self {
+        used_percent: "x-codex-secondary-used-percent",
+        window_minutes: "x-codex-secondary-window-minutes",
+        reset_at: "x-codex-secondary-reset-at",
+        reset_after_seconds: "x-codex-secondary-reset-after-seconds",
+    };
+}
+
+fn reported_window(headers: &HeaderMap, names: WindowHeaders, now: Timestamp) -> Option<UpstreamWindow> {
+    let number = |name: &str| -> Option<f64> {
+        headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok().filter(|number| number.is_finite())
+    };
+    let used_percent = number(names.used_percent)?;
+    let window_minutes = number(names.window_minutes).unwrap_or(0.0);
+    let in_ms = |seconds: f64| Duration::try_from_secs_f64(seconds).ok();
+    let resets_at = number(names.reset_at)
+        .and_then(in_ms)
+        .map(|since_epoch| Timestamp::from_unix_ms(0).plus(since_epoch))
+        .or_else(|| number(names.reset_after_seconds).and_then(in_ms).map(|span| now.plus(span)));
+    // A plan without this window reports zeros for it.
+    if used_percent == 0.0 && window_minutes == 0.0 {
+        return None;
+    }
+    // The cast saturates.
+    let window_minutes = window_minutes as u32;
+    Some(UpstreamWindow { used_percent, window_minutes, resets_at })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn rate_limit_headers_report_windows() {
+        let now = Timestamp::from_unix_seconds(1_000);
+        let both = headers(&[
+            ("x-codex-primary-used-percent", "12.5"),
+            ("x-codex-primary-window-minutes", "300"),
+            ("x-codex-primary-reset-at", "2000"),
+            ("x-codex-secondary-used-percent", "40"),
+            ("x-codex-secondary-window-minutes", "10080"),
+            ("x-codex-secondary-reset-after-seconds", "60"),
+        ]);
+        let usage = reported_usage(&both, now).unwrap();
+        let primary = usage.primary.unwrap();
+        assert!((primary.used_percent - 12.5).abs() < f64::EPSILON);
+        assert_eq!(primary.resets_at, Some(Timestamp::from_unix_seconds(2_000)));
+        assert_eq!(usage.secondary.unwrap().resets_at, Some(Timestamp::from_unix_seconds(1_060)));
+
+        let weekly_only = headers(&[
+            ("x-codex-primary-used-percent", "7"),
+            ("x-codex-primary-window-minutes", "10080"),
+            ("x-codex-secondary-used-percent", "0"),
+            ("x-codex-secondary-window-minutes", "0"),
+        ]);
+        let usage = reported_usage(&weekly_only, now).unwrap();
+        assert_eq!((usage.primary.is_none(), usage.secondary.map(|window| window.window_minutes)), (true, Some(10_080)));
+        assert_eq!(reported_usage(&HeaderMap::new(), now), None);
+        assert_eq!(reported_usage(&headers(&[("x-codex-primary-used-percent", "NaN")]), now), None);
+    }
+}

@@ -1,0 +1,144 @@
+//! THE STORY: one downstream request, from its arrival until its answer ended. Read [`serve`] from top to bottom.
+//!
+//! Until the first meaningful event of an answer nothing has gone downstream that could not be taken back, so every
+//! failure before it is tried on another account. Afterwards there is no way back: the answer is relayed, and what
+//! breaks is told inside it.
+
+mod answering;
+mod failover;
+
+use codex_lb_shared::clock;
+use codex_lb_shared::domain::exchange_record::ExchangeStatus;
+use pingora_proxy::Session;
+
+use crate::affinity::StickyKey;
+use crate::intake::{Bounds, JsonObject};
+use crate::rejection::Rejection;
+use crate::relay::{AnswerHead, ClientGone, Downstream};
+use crate::route::{Dialect, Route};
+use crate::serve::DataPlane;
+use crate::settlement::OpenExchange;
+use crate::trail::Trail;
+use crate::{caller, intake, translate};
+
+/// Bytes of a body that make one token, when nothing better is known.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// Why an exchange ends without a relayed answer.
+enum Stop {
+    /// We refuse.
+    Rejected(Box<Rejection>),
+    /// Upstream refused, and the caller gets its word.
+    PassOn(answering::UpstreamRefusal),
+    /// The client left.
+    ClientGone,
+}
+
+impl From<Rejection> for Stop {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(Box::new(rejection))
+    }
+}
+
+impl From<ClientGone> for Stop {
+    fn from(_: ClientGone) -> Self {
+        Self::ClientGone
+    }
+}
+
+/// Runs an exchange on the Responses endpoints and settles it, however it ends.
+pub(crate) async fn run(plane: &DataPlane, session: &mut Session, dialect: Dialect) {
+    let route = Route::Responses(dialect).name();
+    let trail = Trail::begin(route, &session.req_header().headers, clock::now());
+    let mut downstream = Downstream::new(session, trail.id);
+    let mut open = OpenExchange::new(trail, plane.recorder.clone());
+    let whole = tokio::time::timeout(
+        plane.state.config.upstream.exchange_timeout,
+        serve(plane, &mut downstream, &mut open, dialect),
+    );
+    let stop = match whole.await {
+        Ok(Ok(())) => return,
+        Ok(Err(stop)) => stop,
+        Err(_) => Rejection::upstream_timeout().into(),
+    };
+    conclude(plane, &mut downstream, &mut open, dialect, stop).await;
+}
+
+/// The exchange, in order.
+async fn serve(
+    plane: &DataPlane,
+    downstream: &mut Downstream<'_>,
+    open: &mut OpenExchange,
+    dialect: Dialect,
+) -> Result<(), Stop> {
+    let state = &plane.state;
+
+    // Who calls? Before the body is read: a stranger's upload is not worth its bytes.
+    let socket_peer = caller::socket_peer(downstream.session());
+    let headers = downstream.session().req_header().headers.clone();
+    let caller = caller::prove(state, &headers, socket_peer, open.trail.requested_at).await?;
+    open.trail.is_caller_proven = true;
+    open.trail.api_key_id = caller.api_key_id();
+
+    // What is asked? Upstream is not called for anything that is wrong here.
+    let bounds = Bounds {
+        bytes_max: state.config.intake.responses_body_bytes_max as u64,
+        piece_timeout: state.config.intake.body_timeout,
+    };
+    let body = intake::read_body(downstream.session(), bounds).await?;
+    let object = JsonObject::parse(body)?;
+    let request = translate::prepare(dialect, &object, &caller.scope(), &state.models.load())?;
+    drop(object);
+    open.trail.note_request(&request);
+
+    // Whose is the conversation? It stays where its cache and its encrypted reasoning are.
+    let sticky_key = StickyKey::find(&headers, &caller.scope(), request.prompt_cache_key.as_deref());
+
+    // Which account answers? Legs are tried until one begins well.
+    let answering = failover::find_answer(plane, downstream, open, dialect, &request, sticky_key).await?;
+
+    // From here on there is no way back.
+    answering::relay(plane, downstream, open, dialect, &request, answering).await.map_err(Stop::from)
+}
+
+/// Ends an exchange that was not relayed to its end: settled first, told then.
+async fn conclude(
+    plane: &DataPlane,
+    downstream: &mut Downstream<'_>,
+    open: &mut OpenExchange,
+    dialect: Dialect,
+    stop: Stop,
+) {
+    let told = match stop {
+        Stop::ClientGone => {
+            open.close(ExchangeStatus::Cancelled).await;
+            return;
+        }
+        Stop::Rejected(rejection) => {
+            plane.state.metrics.rejected(rejection.code);
+            open.trail.error_code = Some(rejection.code.to_owned());
+            open.trail.error_kind = Some(rejection.kind);
+            let was_tried = open.trail.legs > 0;
+            open.close(if was_tried { ExchangeStatus::Error } else { ExchangeStatus::Rejected }).await;
+            downstream.reject(&rejection).await
+        }
+        Stop::PassOn(refusal) => {
+            open.trail.error_code = refusal.code.clone();
+            open.trail.error_kind = Some(codex_lb_shared::kind::Kind::Upstream);
+            open.close(ExchangeStatus::Error).await;
+            answering::pass_on(downstream, dialect, &refusal).await
+        }
+    };
+    if told.is_err() {
+        tracing::debug!(exchange.id = %open.trail.id, "the client left before it could be told why");
+    }
+}
+
+/// What the head of an answer says that does not depend on the account.
+fn answer_head(request: &translate::PreparedRequest) -> AnswerHead {
+    let mut head = AnswerHead::default();
+    if !request.ignored_params.is_empty() {
+        head.headers.push(("x-codex-lb-ignored-params", request.ignored_params.join(",")));
+    }
+    head
+}

@@ -1,0 +1,198 @@
+//! The Pingora service: the front of an exchange, its legs, and the hop to the control plane.
+//!
+//! The front runs wholly in `request_filter` (see [`crate::exchange`]). A leg is a subrequest that comes back to this
+//! same type and runs the stock phases: peer, request filter (header rewriting and token injection), response filters
+//! (rate-limit knowledge and the usage meter).
+
+mod hop;
+mod leg_headers;
+
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use codex_lb_shared::clock;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+
+use crate::leg::{LegOrder, set_framing};
+use crate::relay::{AnswerHead, ClientGone, Downstream};
+use crate::route::{Route, route};
+use crate::serve::DataPlane;
+use crate::trail::Trail;
+use crate::{exchange, health, models};
+
+/// What a request is while the phases run.
+pub(crate) enum Context {
+    /// Not looked at yet.
+    New,
+    /// The front of an exchange, or an answer of our own: finished in `request_filter`.
+    Front,
+    /// A request that is handed to the control plane.
+    Hop,
+    /// A leg.
+    Leg(Box<LegOrder>, LegProgress),
+}
+
+/// What a leg's response filters know.
+#[derive(Default)]
+pub(crate) struct LegProgress {
+    is_success: bool,
+}
+
+/// The data plane's service.
+pub(crate) struct Gateway {
+    plane: DataPlane,
+}
+
+impl Gateway {
+    pub(crate) const fn new(plane: DataPlane) -> Self {
+        Self { plane }
+    }
+
+    async fn front(&self, session: &mut Session) -> bool {
+        let header = session.req_header();
+        let (method, path) = (header.method.clone(), header.uri.path().to_owned());
+        match route(&method, &path) {
+            Ok(Route::ControlPlane) if self.plane.hops_to_control_plane() => return false,
+            Ok(Route::ControlPlane) => {
+                let rejection = crate::rejection::Rejection::unknown_path(method.as_str(), &path);
+                self.reject(session, &rejection).await;
+            }
+            Ok(Route::Responses(dialect)) => exchange::run(&self.plane, session, dialect).await,
+            Ok(Route::Models(dialect)) => models::list(&self.plane, session, dialect).await,
+            Ok(Route::Model(slug)) => models::one(&self.plane, session, slug).await,
+            Ok(Route::Health(question)) => health::answer(&self.plane, session, question).await,
+            Err(rejection) => self.reject(session, &rejection).await,
+        }
+        true
+    }
+
+    /// Answers a request that has no endpoint.
+    async fn reject(&self, session: &mut Session, rejection: &crate::rejection::Rejection) {
+        let trail = Trail::begin("unknown", &session.req_header().headers, clock::now());
+        self.plane.state.metrics.rejected(rejection.code);
+        // A client that left needs no answer.
+        let (Ok(()) | Err(ClientGone)) = Downstream::new(session, trail.id).reject(rejection).await;
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::New
+    }
+
+    /// None: the default would add a compression module, and an event stream must not be collected for compression.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, _context: &mut Context) -> Result<()> {
+        if session.subrequest_ctx.is_none() {
+            let config = &self.plane.state.config.proxy;
+            session.set_keepalive(Some(config.keepalive_timeout.as_secs()));
+            // Without this a stray byte behind a request aborts the answer that is running.
+            session.set_pipelining_enabled(true);
+            // Without this a reader that stalls holds its exchange, lease and buffers for ever.
+            session.set_write_timeout(Some(config.write_timeout));
+        }
+        Ok(())
+    }
+
+    fn allow_spawning_subrequest(&self, session: &Session, _context: &Context) -> bool {
+        session.subrequest_ctx.is_none()
+    }
+
+    async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        let Some(subrequest) = session.subrequest_ctx.as_mut() else {
+            let is_answered = self.front(session).await;
+            *context = if is_answered { Context::Front } else { Context::Hop };
+            return Ok(is_answered);
+        };
+        let order = subrequest.user_ctx_mut().and_then(|user| user.downcast_mut::<Option<LegOrder>>());
+        let order = order.and_then(Option::take);
+        let order = order.ok_or_else(|| Error::explain(ErrorType::InternalError, "a subrequest without an order"))?;
+        set_framing(session, order.body_bytes)?;
+        *context = Context::Leg(Box::new(order), LegProgress::default());
+        Ok(false)
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
+        match context {
+            Context::Leg(order, _) => Ok(Box::new(order.peer.clone())),
+            Context::Hop => hop::peer(&self.plane),
+            Context::New | Context::Front => Error::e_explain(ErrorType::InternalError, "no upstream for this request"),
+        }
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        upstream_request: &mut RequestHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        match context {
+            Context::Leg(order, _) => {
+                *upstream_request = leg_headers::build(session.req_header(), order, &self.plane.state.config.upstream)?;
+                Ok(())
+            }
+            Context::Hop => hop::rewrite(&self.plane, session, upstream_request),
+            Context::New | Context::Front => Ok(()),
+        }
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        if let Context::Leg(order, progress) = context {
+            progress.is_success = response.status.is_success();
+            if let Some(usage) = crate::attempt::reported_usage(&response.headers, clock::now()) {
+                self.plane.state.pool.observe_usage(&order.account, usage);
+            }
+        }
+        Ok(())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        context: &mut Context,
+    ) -> Result<Option<Duration>> {
+        if let (Context::Leg(order, progress), Some(bytes)) = (context, body)
+            && progress.is_success
+        {
+            order.meter.lock().read(bytes, Instant::now());
+        }
+        Ok(None)
+    }
+
+    /// A leg writes nothing on failure: the exchange decides. A failed hop tells the browser.
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
+        if let Context::Hop = context {
+            tracing::warn!(error = %error, "the control plane did not answer a handed-on request");
+            let trail = Trail::begin("control_plane", &session.req_header().headers, clock::now());
+            let mut downstream = Downstream::new(session, trail.id);
+            let text = Bytes::from_static(b"The dashboard does not answer right now. Try again in a few seconds.\n");
+            let head = AnswerHead::default();
+            let (Ok(()) | Err(ClientGone)) = downstream.answer(503, "text/plain; charset=utf-8", &head, text).await;
+        }
+        FailToProxy { error_code: 0, can_reuse_downstream: false }
+    }
+
+    /// A leg's failure is the exchange's to judge and to log.
+    fn suppress_error_log(&self, _session: &Session, context: &Context, _error: &Error) -> bool {
+        match context {
+            Context::Leg(..) => true,
+            Context::New | Context::Front | Context::Hop => false,
+        }
+    }
+}

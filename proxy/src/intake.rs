@@ -1,0 +1,78 @@
+//! Reads a request's body up to its bound, decodes it under a bound, and finds its top-level members. What we do not
+//! act on stays byte for byte as it came.
+
+mod decode;
+mod json_object;
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use pingora_proxy::Session;
+
+use crate::rejection::Rejection;
+pub(crate) use json_object::{JsonObject, Patch, json_string};
+
+/// How a body may arrive.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Largest body, as sent and decoded.
+    pub(crate) bytes_max: u64,
+    /// Longest wait for the next piece.
+    pub(crate) piece_timeout: Duration,
+}
+
+/// Reads and decodes the body of a request whose caller is proven.
+///
+/// # Errors
+/// 413 above the bound, 415 for an unknown coding, 400 for a corrupt or cut body, 408 when it stops arriving.
+pub(crate) async fn read_body(session: &mut Session, bounds: Bounds) -> Result<Bytes, Rejection> {
+    let coding = content_coding(&session.req_header().headers)?;
+    if declared_length(&session.req_header().headers).is_some_and(|length| length > bounds.bytes_max) {
+        return Err(Rejection::payload_too_large(bounds.bytes_max));
+    }
+    if session.req_header().headers.contains_key(http::header::EXPECT) {
+        session.downstream_session.write_continue_response().await.map_err(|_| Rejection::body_cut())?;
+    }
+    let mut pieces: Vec<Bytes> = Vec::new();
+    let mut length = 0_u64;
+    loop {
+        let read = tokio::time::timeout(bounds.piece_timeout, session.downstream_session.read_request_body());
+        let Some(piece) = read.await.map_err(|_| Rejection::body_timeout())?.map_err(|_| Rejection::body_cut())? else {
+            break;
+        };
+        length += piece.len() as u64;
+        if length > bounds.bytes_max {
+            return Err(Rejection::payload_too_large(bounds.bytes_max));
+        }
+        pieces.push(piece);
+    }
+    match coding {
+        None => Ok(join(pieces, length)),
+        Some(coding) => decode::decode(coding, join(pieces, length), bounds.bytes_max).await,
+    }
+}
+
+fn join(mut pieces: Vec<Bytes>, length: u64) -> Bytes {
+    if pieces.len() == 1 {
+        return pieces.remove(0);
+    }
+    let mut whole = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
+    pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
+    whole.freeze()
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+fn content_coding(headers: &HeaderMap) -> Result<Option<decode::Coding>, Rejection> {
+    let mut codings = headers.get_all(http::header::CONTENT_ENCODING).iter();
+    let coding = match codings.next().map(http::HeaderValue::to_str) {
+        None => return Ok(None),
+        Some(Ok(text)) => decode::Coding::parse(text.trim()),
+        Some(Err(_)) => Err(()),
+    };
+    // Several codings on top of each other are legal, used by nobody, and a way to make bombs.
+    if codings.next().is_some() { Err(Rejection::unsupported_encoding()) } else { coding.map_err(|()| Rejection::unsupported_encoding()) }
+}

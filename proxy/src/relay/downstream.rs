@@ -1,0 +1,146 @@
+//! The client's side of an exchange: the head is sent once, bytes go out as they come, and whatever goes wrong is told
+//! in the form that is still possible.
+
+use bytes::Bytes;
+use codex_lb_shared::ids::ExchangeId;
+use http::header;
+use pingora::http::ResponseHeader;
+use pingora_proxy::Session;
+
+use crate::rejection::Rejection;
+use crate::route::Dialect;
+
+/// The client is gone, or does not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClientGone;
+
+/// A piece of silence, told in a way that each client counts as life. Codex ignores unknown events but not comments:
+/// a comment does not reset its idle timer.
+const NATIVE_KEEP_ALIVE: &[u8] = b"data: {\"type\":\"keepalive\"}\n\n";
+const OPENAI_KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
+
+/// What the head of an answer says beside its status and type.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AnswerHead {
+    /// Headers of upstream that may go on, and ours.
+    pub(crate) headers: Vec<(&'static str, String)>,
+}
+
+/// Writes the answer.
+pub(crate) struct Downstream<'s> {
+    session: &'s mut Session,
+    exchange_id: ExchangeId,
+    is_head_sent: bool,
+}
+
+impl<'s> Downstream<'s> {
+    /// An answer of which nothing was sent.
+    pub(crate) fn new(session: &'s mut Session, exchange_id: ExchangeId) -> Self {
+        Self { session, exchange_id, is_head_sent: false }
+    }
+
+    /// The request's session, for reading.
+    pub(crate) fn session(&mut self) -> &mut Session {
+        self.session
+    }
+
+    /// Whether the status line went out.
+    pub(crate) const fn is_head_sent(&self) -> bool {
+        self.is_head_sent
+    }
+
+    /// Waits until the client leaves. Cancelling the wait is safe.
+    pub(crate) async fn client_gone(&mut self) -> ClientGone {
+        loop {
+            // Pipelined bytes are kept for the next request; only the end of the connection ends this wait.
+            match self.session.downstream_session.read_body_or_idle(true).await {
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return ClientGone,
+            }
+        }
+    }
+
+    /// Sends a 200 event-stream head, unless one was sent.
+    pub(crate) async fn begin_stream(&mut self, head: &AnswerHead) -> Result<(), ClientGone> {
+        if self.is_head_sent {
+            return Ok(());
+        }
+        let mut response = self.head(200, "text/event-stream; charset=utf-8", head)?;
+        insert(&mut response, "cache-control", "no-cache")?;
+        // Proxies in between must not collect a stream.
+        insert(&mut response, "x-accel-buffering", "no")?;
+        self.is_head_sent = true;
+        self.session.downstream_session.write_response_header(Box::new(response)).await.map_err(|_| ClientGone)
+    }
+
+    /// Sends bytes of the body.
+    pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<(), ClientGone> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.session.downstream_session.write_response_body(bytes, false).await.map_err(|_| ClientGone)
+    }
+
+    /// Tells that we are alive.
+    pub(crate) async fn keep_alive(&mut self, dialect: Dialect) -> Result<(), ClientGone> {
+        let bytes = match dialect {
+            Dialect::Native => NATIVE_KEEP_ALIVE,
+            Dialect::OpenAi => OPENAI_KEEP_ALIVE,
+        };
+        self.write(Bytes::from_static(bytes)).await
+    }
+
+    /// Ends the body of a stream.
+    pub(crate) async fn end(&mut self) -> Result<(), ClientGone> {
+        self.session.downstream_session.write_response_body(Bytes::new(), true).await.map_err(|_| ClientGone)
+    }
+
+    /// Sends a whole answer at once.
+    pub(crate) async fn answer(
+        &mut self,
+        status: u16,
+        content_type: &str,
+        head: &AnswerHead,
+        body: Bytes,
+    ) -> Result<(), ClientGone> {
+        let mut response = self.head(status, content_type, head)?;
+        insert(&mut response, header::CONTENT_LENGTH.as_str(), &body.len().to_string())?;
+        self.is_head_sent = true;
+        let session = &mut self.session.downstream_session;
+        let is_head_only = session.req_header().method == http::Method::HEAD;
+        session.write_response_header(Box::new(response)).await.map_err(|_| ClientGone)?;
+        let body = if is_head_only { Bytes::new() } else { body };
+        session.write_response_body(body, true).await.map_err(|_| ClientGone)
+    }
+
+    /// Tells a rejection: as an HTTP error while the head is ours, else as the last event of the stream.
+    pub(crate) async fn reject(&mut self, rejection: &Rejection) -> Result<(), ClientGone> {
+        if self.is_head_sent {
+            self.write(rejection.to_failed_event()).await?;
+            return self.end().await;
+        }
+        let mut head = AnswerHead::default();
+        if let Some(wait) = rejection.retry_after {
+            head.headers.push(("retry-after", wait.as_secs().to_string()));
+        }
+        if let Some(allow) = rejection.allow {
+            head.headers.push(("allow", allow.to_owned()));
+        }
+        self.answer(rejection.status, "application/json", &head, rejection.to_json()).await
+    }
+
+    fn head(&self, status: u16, content_type: &str, head: &AnswerHead) -> Result<ResponseHeader, ClientGone> {
+        let mut response = ResponseHeader::build(status, Some(8)).map_err(|_| ClientGone)?;
+        insert(&mut response, "content-type", content_type)?;
+        insert(&mut response, "x-request-id", &self.exchange_id.to_string())?;
+        for (name, value) in &head.headers {
+            insert(&mut response, name, value)?;
+        }
+        Ok(response)
+    }
+}
+
+/// Sets a header. A value that no header can hold ends the answer: it could only come from a bug of ours.
+fn insert(response: &mut ResponseHeader, name: &str, value: &str) -> Result<(), ClientGone> {
+    response.insert_header(name.to_owned(), value).map_err(|_| ClientGone)
+}

@@ -1,0 +1,187 @@
+//! The usage meter: reads the events of a leg as they pass, without copying or delaying them.
+//!
+//! It parses an event's JSON only where the event can hold usage; text deltas are counted, not read.
+
+use std::time::Instant;
+
+use codex_lb_shared::domain::usage::{MeteredUsage, TokenUsage};
+use serde::Deserialize;
+
+use super::events::{Event, EventSplitter};
+
+/// How a stream ended, by its own word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Terminal {
+    /// `response.completed`.
+    Completed,
+    /// `response.incomplete`: an answer that stopped at a bound.
+    Incomplete,
+    /// `response.failed` or `error`.
+    Failed,
+}
+
+/// Watches one leg's stream.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    splitter: EventSplitter,
+    is_lost: bool,
+    deltas: u64,
+    usage: Option<TokenUsage>,
+    terminal: Option<Terminal>,
+    first_token_at: Option<Instant>,
+    bytes: u64,
+}
+
+#[derive(Deserialize)]
+struct TerminalEvent {
+    #[serde(rename = "type")]
+    kind: String,
+    response: Option<TerminalResponse>,
+}
+
+#[derive(Deserialize)]
+struct TerminalResponse {
+    usage: Option<UsageObject>,
+}
+
+#[derive(Deserialize)]
+struct UsageObject {
+    input_tokens: u64,
+    #[serde(default)]
+    input_tokens_details: Option<InputDetails>,
+    output_tokens: u64,
+    #[serde(default)]
+    output_tokens_details: Option<OutputDetails>,
+}
+
+#[derive(Deserialize)]
+struct InputDetails {
+    #[serde(default)]
+    cached_tokens: u64,
+}
+
+#[derive(Deserialize)]
+struct OutputDetails {
+    #[serde(default)]
+    reasoning_tokens: u64,
+}
+
+impl Meter {
+    /// Looks at the next bytes of the stream.
+    pub(crate) fn read(&mut self, bytes: &[u8], now: Instant) {
+        self.bytes += bytes.len() as u64;
+        if self.is_lost {
+            return;
+        }
+        let Self { splitter, deltas, usage, terminal, first_token_at, .. } = self;
+        let read = splitter.push(bytes, |event| match event.kind() {
+            kind if kind.ends_with(".delta") => {
+                *deltas += 1;
+                first_token_at.get_or_insert(now);
+            }
+            "response.completed" | "response.incomplete" | "response.failed" | "response.done" | "error" => {
+                read_terminal(event, usage, terminal);
+            }
+            _ => {}
+        });
+        // The relay ends such a stream; what was counted until here still stands.
+        self.is_lost = read.is_err();
+    }
+
+    /// How the stream ended, once it told.
+    pub(crate) const fn terminal(&self) -> Option<Terminal> {
+        self.terminal
+    }
+
+    /// When the first token passed.
+    pub(crate) const fn first_token_at(&self) -> Option<Instant> {
+        self.first_token_at
+    }
+
+    /// What was used so far. `input_tokens_estimate` stands in for what upstream did not tell.
+    pub(crate) fn usage(&self, input_tokens_estimate: u64) -> MeteredUsage {
+        match self.usage {
+            Some(usage) => MeteredUsage::Exact(usage),
+            // A failure before any token, told by upstream itself, used nothing that we know of.
+            None if self.terminal == Some(Terminal::Failed) && self.deltas == 0 => MeteredUsage::None,
+            None if self.bytes == 0 => MeteredUsage::None,
+            // Each delta is a token at least; upstream sends them one by one.
+            None => MeteredUsage::AtLeast(TokenUsage {
+                input: input_tokens_estimate,
+                cached_input: 0,
+                output: self.deltas,
+                reasoning: 0,
+            }),
+        }
+    }
+}
+
+fn read_terminal(event: Event<'_>, usage: &mut Option<TokenUsage>, terminal: &mut Option<Terminal>) {
+    let Ok(parsed) = serde_json::from_slice::<TerminalEvent>(&event.data()) else { return };
+    *terminal = Some(match parsed.kind.as_str() {
+        "response.completed" | "response.done" => Terminal::Completed,
+        "response.incomplete" => Terminal::Incomplete,
+        "response.failed" | "error" => Terminal::Failed,
+        _ => return,
+    });
+    if let Some(told) = parsed.response.and_then(|response| response.usage) {
+        let cached = told.input_tokens_details.map_or(0, |details| details.cached_tokens);
+        let reasoning = told.output_tokens_details.map_or(0, |details| details.reasoning_tokens);
+        *usage = Some(TokenUsage {
+            input: told.input_tokens,
+            cached_input: cached.min(told.input_tokens),
+            output: told.output_tokens,
+            reasoning: reasoning.min(told.output_tokens),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meter(text: &str) -> Meter {
+        let mut meter = Meter::default();
+        for piece in text.as_bytes().chunks(7) {
+            meter.read(piece, Instant::now());
+        }
+        meter
+    }
+
+    const DELTA: &str = "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"x\"}\n\n";
+
+    #[test]
+    fn the_terminal_event_tells_the_usage() {
+        let end = r#"{"type":"response.completed","response":{"id":"r","output":[],"usage":{"input_tokens":10,"input_tokens_details":{"cached_tokens":4},"output_tokens":7,"output_tokens_details":{"reasoning_tokens":3},"total_tokens":17}}}"#;
+        for framed in [format!("event: response.completed\ndata: {end}\n\n"), format!("data: {end}\r\n\r\n")] {
+            let meter = meter(&format!("{DELTA}{DELTA}{framed}"));
+            assert_eq!(meter.terminal(), Some(Terminal::Completed));
+            let usage = TokenUsage { input: 10, cached_input: 4, output: 7, reasoning: 3 };
+            assert_eq!(meter.usage(99), MeteredUsage::Exact(usage));
+            assert!(meter.first_token_at().is_some());
+        }
+    }
+
+    #[test]
+    fn a_cut_stream_used_at_least_what_was_seen() {
+        let meter = meter(&format!("{DELTA}{DELTA}{DELTA}data: {{\"type\":\"resp"));
+        assert_eq!(meter.terminal(), None);
+        let seen = TokenUsage { input: 50, output: 3, ..TokenUsage::default() };
+        assert_eq!(meter.usage(50), MeteredUsage::AtLeast(seen));
+        assert_eq!(Meter::default().usage(50), MeteredUsage::None);
+    }
+
+    #[test]
+    fn text_that_quotes_a_terminal_event_is_not_one() {
+        let quoting = r#"{"type":"response.output_text.delta","delta":"{\"type\":\"response.completed\"}"}"#;
+        let meter = meter(&format!("data: {quoting}\n\n"));
+        assert_eq!((meter.terminal(), meter.deltas), (None, 1));
+    }
+
+    #[test]
+    fn an_early_failure_used_nothing() {
+        let failed = r#"{"type":"response.failed","response":{"error":{"code":"server_error"}}}"#;
+        let meter = meter(&format!("event: response.failed\ndata: {failed}\n\n"));
+        assert_eq!((meter.terminal(), meter.usage(9)), (Some(Terminal::Failed), MeteredUsage::None));
+    }
+}

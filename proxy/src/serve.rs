@@ -1,0 +1,178 @@
+//! Runs the data plane: its listener, its background tasks, and an orderly stop.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::IntoRawFd as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use codex_lb_shared::state::SharedState;
+use parking_lot::Mutex;
+use pingora::apps::HttpServerOptions;
+use pingora::listeners::ListenerConfig;
+use pingora::protocols::l4::stream::L4BufferSettings;
+use pingora::server::configuration::ServerConf;
+use pingora::server::{Fds, ListenFds};
+use pingora::services::Service as _;
+use pingora_proxy::ProxyServiceBuilder;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::affinity::StickySessions;
+use crate::gateway::Gateway;
+use crate::origin::Origin;
+use crate::settlement::{Recorder, recorder};
+
+/// Buffers of a client's connection: small, since events are small and connections are many.
+const CONNECTION_BUFFER_BYTES: usize = 4_096;
+/// Idle connections to upstream that are kept.
+const UPSTREAM_KEEPALIVE_POOL: usize = 512;
+/// How often a stopping data plane looks whether exchanges still run.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+
+/// What every exchange works with.
+pub(crate) struct DataPlane {
+    pub(crate) state: Arc<SharedState>,
+    pub(crate) origin: Arc<Origin>,
+    pub(crate) recorder: Recorder,
+    pub(crate) sticky_sessions: StickySessions,
+    /// Where the control plane listens for what is handed on; `None` when nothing is.
+    pub(crate) control_plane_socket: Option<PathBuf>,
+}
+
+impl DataPlane {
+    /// Whether requests that are not the data plane's are handed to the control plane.
+    pub(crate) const fn hops_to_control_plane(&self) -> bool {
+        self.control_plane_socket.is_some()
+    }
+}
+
+/// Why the data plane could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address is taken, or not ours.
+    #[error("listen on {address} (proxy.listen)")]
+    Listen {
+        /// The configured address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The upstream certificates cannot be used; Pingora would panic over them.
+    #[error("read the certificates in {path} (upstream.ca_file)")]
+    CaFile {
+        /// The configured file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A data plane that listens.
+pub struct Listening {
+    /// Where.
+    pub address: SocketAddr,
+    state: Arc<SharedState>,
+    stop_listening: watch::Sender<bool>,
+    service: JoinHandle<()>,
+    writer: JoinHandle<()>,
+    discovery_stop: CancellationToken,
+    recorder: Recorder,
+}
+
+/// Starts the data plane.
+///
+/// # Errors
+/// When it cannot listen, or cannot read the configured certificates.
+pub async fn serve(state: Arc<SharedState>, control_plane_socket: Option<PathBuf>) -> Result<Listening, ServeError> {
+    let address = state.config.proxy.listen;
+    let listen_error = |source| ServeError::Listen { address, source };
+    let listener = TcpListener::bind(address).map_err(listen_error)?;
+    listener.set_nonblocking(true).map_err(listen_error)?;
+    let bound = listener.local_addr().map_err(listen_error)?;
+
+    let origin = Origin::new(&state.config.upstream);
+    origin.discover().await;
+    let discovery_stop = CancellationToken::new();
+    state.tasks.spawn({
+        let (origin, stop) = (Arc::clone(&origin), discovery_stop.clone());
+        async move { origin.run_discovery(stop).await }
+    });
+
+    let (recorder, writer) = recorder(&state);
+    let plane = DataPlane {
+        state: Arc::clone(&state),
+        origin,
+        recorder: recorder.clone(),
+        sticky_sessions: StickySessions::new(),
+        control_plane_socket,
+    };
+    let mut service = ProxyServiceBuilder::new(&server_conf(&state)?, Gateway::new(plane))
+        .name("codex-lb data plane")
+        .server_options(HttpServerOptions::default())
+        .build();
+    // Pingora takes a listener that somebody else bound by its address: so a busy port is our error and not its panic.
+    let mut fds = Fds::new();
+    fds.add(bound.to_string(), listener.into_raw_fd());
+    let fds: ListenFds = Arc::new(Mutex::new(fds));
+    let buffers = L4BufferSettings::new(CONNECTION_BUFFER_BYTES, CONNECTION_BUFFER_BYTES);
+    service.add_listener(ListenerConfig::tcp(bound.to_string()).l4_buffer(buffers));
+    let (stop_listening, stopped) = watch::channel(false);
+    Ok(Listening {
+        address: bound,
+        state,
+        stop_listening,
+        service: tokio::spawn(async move { service.start_service(Some(fds), stopped, 1).await }),
+        writer: tokio::spawn(writer.run()),
+        discovery_stop,
+        recorder,
+    })
+}
+
+fn server_conf(state: &SharedState) -> Result<Arc<ServerConf>, ServeError> {
+    let ca_file = state.config.upstream.ca_file.as_ref();
+    if let Some(path) = ca_file {
+        std::fs::read(path).map_err(|source| ServeError::CaFile { path: path.clone(), source })?;
+    }
+    Ok(Arc::new(ServerConf {
+        ca_file: ca_file.map(|path| path.to_string_lossy().into_owned()),
+        upstream_keepalive_pool_size: UPSTREAM_KEEPALIVE_POOL,
+        // One place decides about retries: the exchange.
+        max_retries: 1,
+        ..ServerConf::default()
+    }))
+}
+
+impl Listening {
+    /// Stops listening, lets running exchanges end until the deadline, and writes what was used.
+    pub async fn stop(self, drain_timeout: Duration) {
+        // The service may have ended already; then nobody listens any more either.
+        if self.stop_listening.send(true).is_err() {
+            warn!("the data plane had stopped listening before it was told to");
+        }
+        let deadline = tokio::time::Instant::now() + drain_timeout;
+        while self.state.metrics.in_flight.get() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+        let left = self.state.metrics.in_flight.get();
+        if left > 0 {
+            warn!(exchanges = left, "the drain time-out ran out before all exchanges ended");
+        }
+        self.discovery_stop.cancel();
+        drop(self.recorder);
+        self.service.abort();
+        if let Err(error) = self.service.await
+            && error.is_panic()
+        {
+            warn!("the data plane's listener panicked");
+        }
+        info!("the data plane has stopped");
+        if self.writer.await.is_err() {
+            warn!("the usage writer panicked");
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! From a client's dialect to upstream's and back. Pure: bytes and parsed events in, bytes out.
+
+mod collect;
+mod input_items;
+mod openai_request;
+mod openai_stream;
+mod request;
+
+pub(crate) use collect::{Collected, OutputItems};
+pub(crate) use input_items::without_encrypted_items;
+pub(crate) use openai_stream::OpenAiStream;
+pub(crate) use request::{PreparedRequest, prepare};

@@ -1,0 +1,166 @@
+//! The pool: all accounts, in memory, as an immutable snapshot that is swapped whole, beside the live state that
+//! changes with every reply.
+//!
+//! The database is the truth about which accounts exist, their tokens and their states. What the data plane learns
+//! (limits, usage) takes effect in memory at once and is written behind by [`Pool::run_writer`]. Nothing in here waits
+//! for the database while an exchange runs.
+
+mod live;
+mod writer;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use secrecy::SecretString;
+use tokio::sync::Notify;
+
+use crate::clock::{self, Timestamp};
+use crate::domain::account::{Account, AccountStatus};
+use crate::domain::upstream_window::AccountUsage;
+use crate::ids::AccountId;
+use crate::secret::{SealError, Sealer};
+use crate::store::{Store, StoreError};
+
+pub use live::{AccountLive, Lease, LiveView};
+
+/// One account of a snapshot.
+pub struct PooledAccount {
+    /// Identity, plan and what an operator set. Its `status` is the one at load time; ask [`Self::live`] for now.
+    pub account: Account,
+    /// Sent upstream and nowhere else.
+    pub access_token: SecretString,
+    /// What changes with every reply; shared by all snapshots.
+    pub live: Arc<AccountLive>,
+}
+
+/// All accounts at one moment.
+#[derive(Default)]
+pub struct PoolSnapshot {
+    /// In the order they joined the pool.
+    pub accounts: Vec<Arc<PooledAccount>>,
+}
+
+impl PoolSnapshot {
+    /// The account with this id.
+    pub fn find(&self, id: AccountId) -> Option<&Arc<PooledAccount>> {
+        self.accounts.iter().find(|pooled| pooled.account.id == id)
+    }
+}
+
+/// Why the pool could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    /// The database did not answer, or held something unreadable.
+    #[error("load the accounts")]
+    Store(#[from] StoreError),
+    /// A token does not open with the configured encryption key.
+    #[error("open the tokens of account {account}")]
+    Seal {
+        /// Whose.
+        account: AccountId,
+        /// Why.
+        #[source]
+        source: SealError,
+    },
+}
+
+/// The accounts of this installation, shared by both planes.
+pub struct Pool {
+    store: Store,
+    sealer: Arc<Sealer>,
+    snapshot: ArcSwap<PoolSnapshot>,
+    pending: parking_lot::Mutex<HashMap<AccountId, writer::PendingWrite>>,
+    pending_added: Notify,
+    choices: AtomicU64,
+}
+
+impl Pool {
+    /// Loads all accounts.
+    ///
+    /// # Errors
+    /// When the database does not answer or a token does not open.
+    pub async fn load(store: Store, sealer: Arc<Sealer>) -> Result<Arc<Self>, PoolError> {
+        let pool = Arc::new(Self {
+            store,
+            sealer,
+            snapshot: ArcSwap::default(),
+            pending: parking_lot::Mutex::default(),
+            pending_added: Notify::new(),
+            choices: AtomicU64::new(1),
+        });
+        pool.reload().await?;
+        Ok(pool)
+    }
+
+    /// The accounts now. Cheap; never blocks.
+    pub fn snapshot(&self) -> Arc<PoolSnapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Reads all accounts again and swaps the snapshot. Live state survives; a state or usage that is still to be
+    /// written wins over what the database says.
+    ///
+    /// # Errors
+    /// When the database does not answer or a token does not open; the old snapshot stays.
+    pub async fn reload(&self) -> Result<(), PoolError> {
+        let stored = self.store.list_accounts().await?;
+        let usage: HashMap<AccountId, AccountUsage> = self.store.list_account_usage().await?.into_iter().collect();
+        let before = self.snapshot.load_full();
+        let mut accounts = Vec::with_capacity(stored.len());
+        for row in stored {
+            let known = before.find(row.account.id);
+            let access_token = match known {
+                Some(known) if known.account.token_version == row.account.token_version => known.access_token.clone(),
+                _ => {
+                    let opened = row.tokens.open_access_token(&self.sealer, row.account.id);
+                    opened.map_err(|source| PoolError::Seal { account: row.account.id, source })?
+                }
+            };
+            let live = known.map_or_else(Arc::default, |known| Arc::clone(&known.live));
+            let pending = self.pending.lock().get(&row.account.id).cloned().unwrap_or_default();
+            live.set_status(pending.status.unwrap_or_else(|| row.account.status.clone()));
+            if let Some(usage) = usage.get(&row.account.id) {
+                live.observe_usage(*usage);
+            }
+            accounts.push(Arc::new(PooledAccount { account: row.account, access_token, live }));
+        }
+        self.snapshot.store(Arc::new(PoolSnapshot { accounts }));
+        Ok(())
+    }
+
+    /// The right to use `pooled` for one leg; counts as in flight until it is dropped.
+    pub fn lease(&self, pooled: &Arc<PooledAccount>) -> Lease {
+        Lease::new(Arc::clone(pooled), self.choices.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Takes note of what upstream reported about an account's windows.
+    pub fn observe_usage(&self, pooled: &PooledAccount, usage: AccountUsage) {
+        if pooled.live.observe_usage(usage) {
+            self.pending.lock().entry(pooled.account.id).or_default().usage = Some(usage);
+            self.pending_added.notify_one();
+        }
+    }
+
+    /// Takes an account out (or back in) because of an upstream reply, at once here and soon in the database, where
+    /// an operator's pause or a closed login is never overwritten.
+    pub fn apply_status(&self, pooled: &PooledAccount, status: AccountStatus) {
+        pooled.live.set_status(status.clone());
+        self.pending.lock().entry(pooled.account.id).or_default().status = Some(status);
+        self.pending_added.notify_one();
+    }
+
+    /// The views that the choice of an account needs, at `now`.
+    pub fn live_views(&self, snapshot: &PoolSnapshot, now: Timestamp) -> Vec<LiveView> {
+        snapshot.accounts.iter().map(|pooled| pooled.live.view(now)).collect()
+    }
+
+    /// Whether any account could serve at all now.
+    pub fn has_active_account(&self) -> bool {
+        let now = clock::now();
+        self.snapshot.load().accounts.iter().any(|pooled| {
+            pooled.live.view(now).state == crate::domain::account::AccountState::Active
+        })
+    }
+}

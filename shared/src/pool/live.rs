@@ -1,0 +1,156 @@
+//! The live state of one account: what changes with every reply and must not wait for the database.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::PooledAccount;
+use crate::clock::Timestamp;
+use crate::domain::account::{AccountState, AccountStatus};
+use crate::domain::upstream_window::AccountUsage;
+
+/// What changes with every reply of one account.
+#[derive(Default)]
+pub struct AccountLive {
+    in_flight: AtomicU32,
+    last_chosen: AtomicU64,
+    known: Mutex<Known>,
+}
+
+struct Known {
+    status: AccountStatus,
+    usage: Option<AccountUsage>,
+    failures_in_a_row: u32,
+    cooling_until: Option<Timestamp>,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self { status: AccountStatus::ACTIVE, usage: None, failures_in_a_row: 0, cooling_until: None }
+    }
+}
+
+/// The live state at one moment, as plain data.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LiveView {
+    /// State, with ended states already counted as over.
+    pub state: AccountState,
+    /// When it ends, if it does by itself.
+    pub state_until: Option<Timestamp>,
+    /// End of a cooldown after failures.
+    pub cooling_until: Option<Timestamp>,
+    /// Upstream windows as last observed.
+    pub usage: Option<AccountUsage>,
+    /// Exchanges running in this process.
+    pub in_flight: u32,
+    /// Number of the last choice; smaller is longer ago.
+    pub last_chosen: u64,
+}
+
+impl AccountLive {
+    /// The state at `now`.
+    pub fn view(&self, now: Timestamp) -> LiveView {
+        let known = self.known.lock();
+        LiveView {
+            state: known.status.state_at(now),
+            state_until: known.status.until,
+            cooling_until: known.cooling_until,
+            usage: known.usage,
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+            last_chosen: self.last_chosen.load(Ordering::Relaxed),
+        }
+    }
+
+    /// State, reason and end.
+    pub fn status(&self) -> AccountStatus {
+        self.known.lock().status.clone()
+    }
+
+    /// Replaces state, reason and end.
+    pub(super) fn set_status(&self, status: AccountStatus) {
+        self.known.lock().status = status;
+    }
+
+    /// Keeps the newer of two observations; says whether this one was.
+    pub(super) fn observe_usage(&self, usage: AccountUsage) -> bool {
+        let mut known = self.known.lock();
+        let is_news = known.usage.is_none_or(|before| before.observed_at < usage.observed_at);
+        if is_news {
+            known.usage = Some(usage);
+        }
+        is_news
+    }
+
+    /// Counts one more failure; `back_off` says how long so many in a row make the account sit out.
+    pub fn note_failure(&self, now: Timestamp, back_off: impl FnOnce(u32) -> Option<Duration>) {
+        let mut known = self.known.lock();
+        known.failures_in_a_row = known.failures_in_a_row.saturating_add(1);
+        if let Some(span) = back_off(known.failures_in_a_row) {
+            known.cooling_until = Some(now.plus(span));
+        }
+    }
+
+    /// A good answer: earlier failures no longer count.
+    pub fn note_success(&self) {
+        let mut known = self.known.lock();
+        known.failures_in_a_row = 0;
+        known.cooling_until = None;
+    }
+}
+
+/// The right to use one account for one leg. While it lives the account counts one more exchange in flight.
+#[must_use = "a lease that is dropped at once frees the account before its leg ran"]
+pub struct Lease {
+    pooled: Arc<PooledAccount>,
+}
+
+impl Lease {
+    pub(super) fn new(pooled: Arc<PooledAccount>, choice: u64) -> Self {
+        pooled.live.in_flight.fetch_add(1, Ordering::Relaxed);
+        pooled.live.last_chosen.store(choice, Ordering::Relaxed);
+        Self { pooled }
+    }
+
+    /// The account.
+    pub fn account(&self) -> &Arc<PooledAccount> {
+        &self.pooled
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.pooled.live.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_unix_ms(1_000);
+
+    #[test]
+    fn an_older_observation_never_replaces_a_newer_one() {
+        let live = AccountLive::default();
+        let at = |ms| AccountUsage { primary: None, secondary: None, observed_at: Timestamp::from_unix_ms(ms) };
+        assert!(live.observe_usage(at(5)));
+        assert!(!live.observe_usage(at(4)));
+        assert_eq!(live.view(NOW).usage, Some(at(5)));
+    }
+
+    #[test]
+    fn failures_in_a_row_cool_an_account_and_one_success_clears_them() {
+        let live = AccountLive::default();
+        let back_off = |failures| (failures >= 2).then_some(Duration::from_millis(10));
+        live.note_failure(NOW, back_off);
+        assert_eq!(live.view(NOW).cooling_until, None);
+        live.note_failure(NOW, back_off);
+        assert_eq!(live.view(NOW).cooling_until, Some(Timestamp::from_unix_ms(1_010)));
+        live.note_success();
+        assert_eq!(live.view(NOW).cooling_until, None);
+        live.note_failure(NOW, back_off);
+        assert_eq!(live.view(NOW).cooling_until, None);
+    }
+}

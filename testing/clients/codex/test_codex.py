@@ -1,0 +1,138 @@
+"""The real Codex CLI, run through whole turns: prompt, tool call, tool output, answer."""
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import harness
+
+TURN_SECONDS_MAX = 90
+MARK = "codex-lb-was-here"
+# Quiet: one request per model call, and nothing to anybody else.
+CONFIG = """\
+model = "{model}"
+model_provider = "gateway"
+approval_policy = "never"
+sandbox_mode = "danger-full-access"
+check_for_update_on_startup = false
+
+[model_providers.gateway]
+name = "{name}"
+base_url = "{base_url}"
+wire_api = "responses"
+supports_websockets = false
+{env_key}
+[analytics]
+enabled = false
+[otel]
+metrics_exporter = "none"
+exporter = "none"
+[features]
+plugins = false
+apps = false
+remote_plugin = false
+[projects."{project}"]
+trust_level = "trusted"
+"""
+
+
+@dataclass
+class Turn:
+    status: int
+    events: list
+    answer: str
+    errors: str
+    project: Path
+
+
+def codex_program() -> Path:
+    package = Path(__file__).parent / "node_modules" / "@openai" / "codex"
+    script = package / "bin" / "codex.js"
+    assert script.exists(), "run `make setup`"
+    return script
+
+
+def run_codex(directory: Path, base_url: str, prompt: str, model: str, api_key: str | None) -> Turn:
+    """One `codex exec`. Called "OpenAI" on its native route, as the README says: only then it compacts remotely."""
+    home, project = directory / "home", directory / "project"
+    codex_home = home / ".codex"
+    codex_home.mkdir(parents=True)
+    project.mkdir()
+    env_key = 'env_key = "GATEWAY_KEY"\n' if api_key else ""
+    name = "gateway" if base_url.endswith("/v1") else "OpenAI"
+    config = CONFIG.format(name=name, model=model, base_url=base_url, env_key=env_key, project=project)
+    (codex_home / "config.toml").write_text(config)
+    answer = directory / "answer.txt"
+    extra = {"CODEX_HOME": str(codex_home)} | ({"GATEWAY_KEY": api_key} if api_key else {})
+    result = subprocess.run(
+        ["node", codex_program(), "exec", "--skip-git-repo-check", "--json", "--output-last-message", answer, prompt],
+        cwd=project, env=harness.clean_environment(home, **extra), stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, timeout=TURN_SECONDS_MAX,
+    )
+    events = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    return Turn(result.returncode, events, answer.read_text() if answer.exists() else "", result.stderr, project)
+
+
+def check_usage_shown(turn: Turn, pool):
+    """What Codex shows its user is what upstream reported."""
+    shown, reported = turn.events[-1]["usage"], pool.fake.totals()
+    assert shown["input_tokens"] == reported.input
+    assert shown["cached_input_tokens"] == reported.cached
+    assert shown["output_tokens"] == reported.output
+    assert shown["reasoning_output_tokens"] == reported.reasoning
+
+
+def tool_outputs(turn: Turn) -> list:
+    items = [event["item"] for event in turn.events if event.get("type") == "item.completed"]
+    return [item for item in items if item.get("type") == "command_execution"]
+
+
+@pytest.fixture
+def directory():
+    with harness.scratch_directory() as path:
+        yield path
+
+
+@pytest.mark.parametrize("prefix", ["/backend-api/codex", "/v1"])
+@pytest.mark.parametrize("with_key", [False, True], ids=["keyless", "env_key"])
+def test_a_turn_with_a_tool_call_runs_to_its_end(pool, directory, prefix, with_key):
+    api_key = pool.api_key if with_key else None
+    prompt = f"run: echo {MARK} | tee proof.txt"
+    turn = run_codex(directory, pool.gateway.url + prefix, prompt, "gpt-5.5", api_key)
+
+    assert turn.status == 0, turn.errors
+    assert (turn.project / "proof.txt").read_text().strip() == MARK, "the tool did not run"
+    assert any(MARK in item.get("aggregated_output", "") for item in tool_outputs(turn)), turn.events
+    assert MARK in turn.answer, "the answer does not hold what the tool printed"
+    # One call to choose the tool, one to answer.
+    pool.check_usage(exchanges=2)
+    check_usage_shown(turn, pool)
+    pool.check_upstream_saw_accounts_only(*filter(None, [api_key]))
+    rows = pool.recorded(2)
+    assert {row["status"] for row in rows} == {"ok"}
+    assert all((row["api_key_id"] is not None) == with_key for row in rows)
+
+
+def test_a_responses_lite_model_keeps_its_tools_in_the_input(pool, directory):
+    turn = run_codex(
+        directory, f"{pool.gateway.url}/backend-api/codex", f"run: echo {MARK} | tee proof.txt", "gpt-5.6-sol", None
+    )
+    assert turn.status == 0, turn.errors
+    assert (turn.project / "proof.txt").read_text().strip() == MARK, "the tool did not run"
+    assert MARK in turn.answer
+    pool.check_usage(exchanges=2)
+    headers = dict(pool.fake.model_requests()[0]["head"]["headers"])
+    assert headers.get("x-openai-internal-codex-responses-lite") == "true"
+
+
+def test_a_wrong_key_is_refused_and_says_so(locked_pool, directory):
+    turn = run_codex(
+        directory, f"{locked_pool.gateway.url}/backend-api/codex", "Say hello.", "gpt-5.5", "sk-clb-" + "x" * 43
+    )
+    assert turn.status != 0
+    said = turn.errors + json.dumps(turn.events)
+    assert "Incorrect API key provided" in said, said
+    assert locked_pool.fake.model_requests() == []
