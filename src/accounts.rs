@@ -30,7 +30,12 @@ pub(crate) async fn import(config: &Config, files: &[PathBuf]) -> anyhow::Result
             Ok(account) => {
                 let what = if account.was_new { "added" } else { "updated" };
                 let plan = account.plan.as_str();
-                output::print_line(&format!("{}: {what} account {} ({}, {plan})", file.display(), account.id, account.email))?;
+                output::print_line(&format!(
+                    "{}: {what} account {} ({}, {plan})",
+                    file.display(),
+                    account.id,
+                    account.email
+                ))?;
             }
             Err(error) => {
                 failed += 1;

@@ -56,9 +56,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             open::store(&config).await?;
             output::print_line("the database is up to date")
         }),
-        Command::Accounts { command: AccountsCommand::Import { files } } => {
-            block_on(accounts::import(&config, &files))
-        }
+        Command::Accounts { command: AccountsCommand::Import { files } } => block_on(accounts::import(&config, &files)),
         Command::Accounts { command: AccountsCommand::List } => block_on(accounts::list(&config)),
         Command::Keys { command: KeysCommand::Create { name, expires_at } } => {
             block_on(keys::create(&config, &name, expires_at.as_deref()))

@@ -110,8 +110,6 @@ fn lock_sqlite(config: &Config) -> anyhow::Result<Option<File>> {
             "another codex-lb serves from {}; several replicas need PostgreSQL (database_url)",
             database.display()
         ),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("lock {}", path.display()))
-        }
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {}", path.display())),
     }
 }

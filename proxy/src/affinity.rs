@@ -16,8 +16,15 @@ const CODEX_SESSION_IDLE: Duration = Duration::from_secs(24 * 3600);
 const CONVERSATION_IDLE: Duration = Duration::from_secs(30 * 60);
 
 /// Headers that name a Codex session, in order of precedence.
-const CODEX_SESSION_HEADERS: [&str; 7] =
-    ["x-codex-turn-state", "thread-id", "thread_id", "session-id", "session_id", "x-codex-session-id", "conversation_id"];
+const CODEX_SESSION_HEADERS: [&str; 7] = [
+    "x-codex-turn-state",
+    "thread-id",
+    "thread_id",
+    "session-id",
+    "session_id",
+    "x-codex-session-id",
+    "conversation_id",
+];
 /// Headers by which other clients name a conversation.
 const CONVERSATION_HEADERS: [&str; 2] = ["x-session-affinity", "x-session-id"];
 

@@ -116,7 +116,8 @@ pub(crate) async fn first_answer(
                 held.push(bytes.clone());
                 let mut first = FirstEvent::None;
                 let split = splitter.push(&bytes, |event| first.look_at(event));
-                let Some(answered) = head.take_if(|_| split.is_err() || held_bytes > HELD_BYTES_MAX || !first.is_none())
+                let Some(answered) =
+                    head.take_if(|_| split.is_err() || held_bytes > HELD_BYTES_MAX || !first.is_none())
                 else {
                     continue;
                 };
@@ -201,11 +202,7 @@ impl Waiting {
     }
 }
 
-async fn refusal(
-    leg: &mut Leg,
-    downstream: &mut Downstream<'_>,
-    head: &ResponseHeader,
-) -> Result<Refusal, ClientGone> {
+async fn refusal(leg: &mut Leg, downstream: &mut Downstream<'_>, head: &ResponseHeader) -> Result<Refusal, ClientGone> {
     let retry_after = head.headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok());
     let mut body = Vec::new();
     let deadline = Instant::now() + ERROR_BODY_TIMEOUT;
@@ -310,7 +307,10 @@ mod tests {
             ("x-codex-secondary-window-minutes", "0"),
         ]);
         let usage = reported_usage(&weekly_only, now).unwrap();
-        assert_eq!((usage.primary.is_none(), usage.secondary.map(|window| window.window_minutes)), (true, Some(10_080)));
+        assert_eq!(
+            (usage.primary.is_none(), usage.secondary.map(|window| window.window_minutes)),
+            (true, Some(10_080))
+        );
         assert_eq!(reported_usage(&HeaderMap::new(), now), None);
         assert_eq!(reported_usage(&headers(&[("x-codex-primary-used-percent", "NaN")]), now), None);
     }

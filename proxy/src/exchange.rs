@@ -85,7 +85,8 @@ async fn serve(
         bytes_max: state.config.intake.responses_body_bytes_max as u64,
         piece_timeout: state.config.intake.body_timeout,
     };
-    let body = intake::read_body(downstream.session(), bounds).await?;
+    let mut held = plane.body_budget.hold(caller.api_key_id().is_none());
+    let body = intake::read_body(downstream.session(), bounds, &mut held).await?;
     let object = JsonObject::parse(body)?;
     let request = translate::prepare(dialect, &object, &caller.scope(), &state.models.load())?;
     drop(object);
@@ -97,7 +98,8 @@ async fn serve(
     // Which account answers? Legs are tried until one begins well.
     let answering = failover::find_answer(plane, downstream, open, dialect, &request, sticky_key).await?;
 
-    // From here on there is no way back.
+    // From here on there is no way back, and the body is not needed any more.
+    drop(held);
     answering::relay(plane, downstream, open, dialect, &request, answering).await.map_err(Stop::from)
 }
 

@@ -1,6 +1,7 @@
 //! Reads a request's body up to its bound, decodes it under a bound, and finds its top-level members. What we do not
 //! act on stays byte for byte as it came.
 
+mod budget;
 mod decode;
 mod json_object;
 
@@ -11,6 +12,7 @@ use http::HeaderMap;
 use pingora_proxy::Session;
 
 use crate::rejection::Rejection;
+pub(crate) use budget::{BodyBudget, HeldBytes};
 pub(crate) use json_object::{JsonObject, Patch, json_string};
 
 /// How a body may arrive.
@@ -25,12 +27,20 @@ pub(crate) struct Bounds {
 /// Reads and decodes the body of a request whose caller is proven.
 ///
 /// # Errors
-/// 413 above the bound, 415 for an unknown coding, 400 for a corrupt or cut body, 408 when it stops arriving.
-pub(crate) async fn read_body(session: &mut Session, bounds: Bounds) -> Result<Bytes, Rejection> {
+/// 413 above the bound, 415 for an unknown coding, 400 for a corrupt or cut body, 408 when it stops arriving, 503 when
+/// there is no memory for it.
+pub(crate) async fn read_body(
+    session: &mut Session,
+    bounds: Bounds,
+    held: &mut HeldBytes<'_>,
+) -> Result<Bytes, Rejection> {
     let coding = content_coding(&session.req_header().headers)?;
-    if declared_length(&session.req_header().headers).is_some_and(|length| length > bounds.bytes_max) {
+    let declared = declared_length(&session.req_header().headers).unwrap_or(0);
+    if declared > bounds.bytes_max {
         return Err(Rejection::payload_too_large(bounds.bytes_max));
     }
+    // What is declared is held at once: bodies that grow side by side could wait for each other for ever.
+    held.grow_to(declared).await?;
     if session.req_header().headers.contains_key(http::header::EXPECT) {
         session.downstream_session.write_continue_response().await.map_err(|_| Rejection::body_cut())?;
     }
@@ -45,11 +55,12 @@ pub(crate) async fn read_body(session: &mut Session, bounds: Bounds) -> Result<B
         if length > bounds.bytes_max {
             return Err(Rejection::payload_too_large(bounds.bytes_max));
         }
+        held.grow_to(length).await?;
         pieces.push(piece);
     }
     match coding {
         None => Ok(join(pieces, length)),
-        Some(coding) => decode::decode(coding, join(pieces, length), bounds.bytes_max).await,
+        Some(coding) => decode::decode(coding, join(pieces, length), bounds.bytes_max, held).await,
     }
 }
 
@@ -74,5 +85,9 @@ fn content_coding(headers: &HeaderMap) -> Result<Option<decode::Coding>, Rejecti
         Some(Err(_)) => Err(()),
     };
     // Several codings on top of each other are legal, used by nobody, and a way to make bombs.
-    if codings.next().is_some() { Err(Rejection::unsupported_encoding()) } else { coding.map_err(|()| Rejection::unsupported_encoding()) }
+    if codings.next().is_some() {
+        Err(Rejection::unsupported_encoding())
+    } else {
+        coding.map_err(|()| Rejection::unsupported_encoding())
+    }
 }

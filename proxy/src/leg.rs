@@ -129,12 +129,7 @@ impl Leg {
 }
 
 /// Hands the next piece of the body over, once the leg wants it.
-async fn feed(
-    tx: &mpsc::Sender<HttpTask>,
-    wants_body: &mut oneshot::Receiver<()>,
-    body: &mut Bytes,
-    state: &mut Feed,
-) {
+async fn feed(tx: &mpsc::Sender<HttpTask>, wants_body: &mut oneshot::Receiver<()>, body: &mut Bytes, state: &mut Feed) {
     if *state == Feed::NotWanted {
         // The leg may end without ever wanting the body.
         *state = if wants_body.await.is_ok() { Feed::Feeding } else { Feed::Over };

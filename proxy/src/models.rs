@@ -17,11 +17,17 @@ use crate::trail::Trail;
 /// Answers `GET …/models`. A Codex client asks `/v1/models` too, and tells by `client_version` that it wants a catalog.
 pub(crate) async fn list(plane: &DataPlane, session: &mut Session, dialect: Dialect) {
     let is_codex = dialect == Dialect::Native
-        || session.req_header().uri.query().is_some_and(|query| {
-            query.split('&').any(|pair| pair.split('=').next() == Some("client_version"))
-        });
+        || session
+            .req_header()
+            .uri
+            .query()
+            .is_some_and(|query| query.split('&').any(|pair| pair.split('=').next() == Some("client_version")));
     answer(plane, session, "models", |catalog| {
-        Ok(if is_codex { codex_catalog(catalog) } else { json!({"object": "list", "data": catalog.models.iter().map(openai_model).collect::<Vec<_>>()}) })
+        Ok(if is_codex {
+            codex_catalog(catalog)
+        } else {
+            json!({"object": "list", "data": catalog.models.iter().map(openai_model).collect::<Vec<_>>()})
+        })
     })
     .await;
 }

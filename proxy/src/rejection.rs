@@ -89,7 +89,8 @@ impl Rejection {
     /// No such endpoint.
     pub(crate) fn unknown_path(method: &str, path: &str) -> Self {
         let path: String = path.chars().take(200).collect();
-        let message = format!("Unknown request URL: {method} {path}. See the gateway's documentation for its endpoints.");
+        let message =
+            format!("Unknown request URL: {method} {path}. See the gateway's documentation for its endpoints.");
         Self::new(404, Kind::NotFound, "invalid_request_error", "unknown_url", message)
     }
 
@@ -131,6 +132,13 @@ impl Rejection {
         Self::new(400, Kind::Cancelled, "invalid_request_error", "request_incomplete", "The request body was cut off.")
     }
 
+    /// There is no memory for this body right now.
+    pub(crate) fn busy() -> Self {
+        let message = "The gateway holds too many large requests right now. Try again in a few seconds.";
+        let rejection = Self::new(503, Kind::Unavailable, "server_error", "busy", message);
+        Self { retry_after: Some(Duration::from_secs(5)), ..rejection }
+    }
+
     /// The database is needed and away.
     pub(crate) fn database_away() -> Self {
         let message = "The gateway cannot check this api key right now. Try again in a few seconds.";
@@ -164,7 +172,9 @@ impl Rejection {
     fn usage_limit_reached(earliest_reset: Option<Timestamp>, now: Timestamp) -> Self {
         let wait = earliest_reset.map(|at| at_least_a_second(at.since(now)));
         let message = match wait {
-            Some(wait) => format!("All accounts of the pool reached their usage limit. Try again in {} s.", wait.as_secs()),
+            Some(wait) => {
+                format!("All accounts of the pool reached their usage limit. Try again in {} s.", wait.as_secs())
+            }
             None => "All accounts of the pool reached their usage limit.".to_owned(),
         };
         let rejection = Self::new(429, Kind::Limited, "usage_limit_reached", "usage_limit_reached", message);
@@ -198,7 +208,13 @@ impl Rejection {
 
     /// A state that cannot be.
     pub(crate) fn internal() -> Self {
-        Self::new(500, Kind::Internal, "server_error", "internal_error", "The gateway failed. This is a bug; please report it.")
+        Self::new(
+            500,
+            Kind::Internal,
+            "server_error",
+            "internal_error",
+            "The gateway failed. This is a bug; please report it.",
+        )
     }
 
     /// The `error` object.

@@ -81,9 +81,9 @@ pub(crate) fn route<'p>(method: &Method, path: &'p str) -> Result<Route<'p>, Rej
 
 /// Whether a path lies below a prefix that belongs to the data plane.
 fn is_ours(path: &str) -> bool {
-    ["/v1", "/backend-api", "/api/codex", "/health"].iter().any(|prefix| {
-        path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
+    ["/v1", "/backend-api", "/api/codex", "/health"]
+        .iter()
+        .any(|prefix| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use crate::affinity::StickySessions;
 use crate::gateway::Gateway;
+use crate::intake::BodyBudget;
 use crate::origin::Origin;
 use crate::settlement::{Recorder, recorder};
 
@@ -38,6 +39,7 @@ pub(crate) struct DataPlane {
     pub(crate) origin: Arc<Origin>,
     pub(crate) recorder: Recorder,
     pub(crate) sticky_sessions: StickySessions,
+    pub(crate) body_budget: BodyBudget,
     /// Where the control plane listens for what is handed on; `None` when nothing is.
     pub(crate) control_plane_socket: Option<PathBuf>,
 }
@@ -109,6 +111,7 @@ pub async fn serve(state: Arc<SharedState>, control_plane_socket: Option<PathBuf
         origin,
         recorder: recorder.clone(),
         sticky_sessions: StickySessions::new(),
+        body_budget: BodyBudget::new(state.config.intake.buffered_bytes_max),
         control_plane_socket,
     };
     let mut service = ProxyServiceBuilder::new(&server_conf(&state)?, Gateway::new(plane))

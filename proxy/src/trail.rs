@@ -79,10 +79,13 @@ impl Trail {
 
     /// The record of the exchange, which ended now.
     pub(crate) fn record(&self, status: ExchangeStatus, usage: MeteredUsage) -> ExchangeRecord {
-        let cost_micros = self.model.as_deref().zip(usage.tokens()).and_then(|(model, tokens)| {
-            PriceTable::list_prices().cost_micros(model, self.tier.as_deref(), tokens)
-        });
-        let since = |at: Instant| u32::try_from(at.saturating_duration_since(self.began).as_millis()).unwrap_or(u32::MAX);
+        let cost_micros = self
+            .model
+            .as_deref()
+            .zip(usage.tokens())
+            .and_then(|(model, tokens)| PriceTable::list_prices().cost_micros(model, self.tier.as_deref(), tokens));
+        let since =
+            |at: Instant| u32::try_from(at.saturating_duration_since(self.began).as_millis()).unwrap_or(u32::MAX);
         ExchangeRecord {
             id: self.id,
             requested_at: self.requested_at,

@@ -48,7 +48,13 @@ pub struct AccountTokens {
 
 impl AccountTokens {
     /// Refreshes run in `tasks`, which whoever stops the process waits for.
-    pub fn new(store: Store, sealer: Arc<Sealer>, pool: Arc<Pool>, upstream: UpstreamApi, tasks: TaskTracker) -> Arc<Self> {
+    pub fn new(
+        store: Store,
+        sealer: Arc<Sealer>,
+        pool: Arc<Pool>,
+        upstream: UpstreamApi,
+        tasks: TaskTracker,
+    ) -> Arc<Self> {
         Arc::new(Self { store, sealer, pool, upstream, flights: Mutex::default(), tasks })
     }
 
@@ -147,10 +153,8 @@ impl AccountTokens {
         if is_ended {
             warn!(account.id = %id, code, "the account's login has ended; it must log in again");
         }
-        Ok(match self.reload().await {
-            Freshness::Fresh if is_ended => Freshness::LoginEnded,
-            freshness => freshness,
-        })
+        let reloaded = self.reload().await;
+        Ok(if is_ended && reloaded == Freshness::Fresh { Freshness::LoginEnded } else { reloaded })
     }
 
     async fn reload(&self) -> Freshness {

@@ -17,6 +17,7 @@ pub mod store;
 pub mod telemetry;
 pub mod upstream_api;
 
+pub mod account_import;
 pub mod account_tokens;
 pub mod caches;
 pub mod changes;

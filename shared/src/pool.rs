@@ -159,8 +159,10 @@ impl Pool {
     /// Whether any account could serve at all now.
     pub fn has_active_account(&self) -> bool {
         let now = clock::now();
-        self.snapshot.load().accounts.iter().any(|pooled| {
-            pooled.live.view(now).state == crate::domain::account::AccountState::Active
-        })
+        self.snapshot
+            .load()
+            .accounts
+            .iter()
+            .any(|pooled| pooled.live.view(now).state == crate::domain::account::AccountState::Active)
     }
 }

@@ -78,13 +78,8 @@ impl SharedState {
         let generations = store.generations().await?;
         let tasks = TaskTracker::new();
         let pool = Pool::load(store.clone(), Arc::clone(&sealer)).await?;
-        let account_tokens = AccountTokens::new(
-            store.clone(),
-            Arc::clone(&sealer),
-            Arc::clone(&pool),
-            upstream.clone(),
-            tasks.clone(),
-        );
+        let account_tokens =
+            AccountTokens::new(store.clone(), Arc::clone(&sealer), Arc::clone(&pool), upstream.clone(), tasks.clone());
         let state = Self {
             api_keys: ApiKeyCache::load(store.clone()).await?,
             models: ArcSwap::from_pointee(store.load_model_catalog().await?),

@@ -77,7 +77,12 @@ impl UpstreamApi {
     }
 
     /// A GET below the base URL on behalf of an account.
-    fn account_get(&self, path: &str, access_token: &SecretString, chatgpt_account_id: &str) -> reqwest::RequestBuilder {
+    fn account_get(
+        &self,
+        path: &str,
+        access_token: &SecretString,
+        chatgpt_account_id: &str,
+    ) -> reqwest::RequestBuilder {
         self.http
             .get(format!("{}{path}", self.endpoints.base_url))
             .bearer_auth(access_token.expose_secret())

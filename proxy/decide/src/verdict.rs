@@ -131,7 +131,10 @@ fn judge_refusal(
     match status {
         401 if tried.fresh_token => verdict(AccountEffect::None, Next::NextAccount),
         401 => verdict(AccountEffect::None, Next::SameAccountWithFreshToken),
-        429 => verdict(AccountEffect::RateLimited(end_of_limit(error, retry_after, RATE_LIMIT_DEFAULT, now)), Next::NextAccount),
+        429 => verdict(
+            AccountEffect::RateLimited(end_of_limit(error, retry_after, RATE_LIMIT_DEFAULT, now)),
+            Next::NextAccount,
+        ),
         403 if error.is_not_json => verdict(AccountEffect::Failure, Next::NextAccount),
         500 => server_error_once_more(tried),
         501.. => server_failure(tried),
@@ -144,12 +147,7 @@ fn judge_failed_event(error: &UpstreamError, tried: Tried, now: Timestamp) -> Ve
 }
 
 /// Judges by what the error calls itself, wherever it came: the same codes arrive as bodies and as events.
-fn judge_code(
-    error: &UpstreamError,
-    retry_after: Option<&str>,
-    tried: Tried,
-    now: Timestamp,
-) -> Option<Verdict> {
+fn judge_code(error: &UpstreamError, retry_after: Option<&str>, tried: Tried, now: Timestamp) -> Option<Verdict> {
     let judged = match error.name() {
         "usage_limit_reached" | "rate_limit_exceeded" => {
             let until = end_of_limit(error, retry_after, RATE_LIMIT_DEFAULT, now);
@@ -165,11 +163,8 @@ fn judge_code(
         "deactivated_workspace" => verdict(AccountEffect::Deactivated("deactivated_workspace"), Next::NextAccount),
         "server_error" | "overloaded" | "server_is_overloaded" | "slow_down" => server_error_once_more(tried),
         _ if error.is_encrypted_content_refusal() => {
-            let next = if tried.without_encrypted_content {
-                Next::PassOn
-            } else {
-                Next::SameAccountWithoutEncryptedContent
-            };
+            let next =
+                if tried.without_encrypted_content { Next::PassOn } else { Next::SameAccountWithoutEncryptedContent };
             verdict(AccountEffect::None, next)
         }
         _ if error.is_model_unsupported() => verdict(AccountEffect::ModelUnsupported, Next::NextAccount),

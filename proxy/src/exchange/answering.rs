@@ -91,7 +91,13 @@ fn is_openai_error(body: &[u8]) -> bool {
 }
 
 impl Answering {
-    pub(super) fn new(leg: Leg, lease: Lease, started: Started, mut head: AnswerHead, request: &PreparedRequest) -> Self {
+    pub(super) fn new(
+        leg: Leg,
+        lease: Lease,
+        started: Started,
+        mut head: AnswerHead,
+        request: &PreparedRequest,
+    ) -> Self {
         head.headers.extend(passed_headers(&started.headers, &request.model_requested));
         Self { leg, held: started.held.into_iter(), head, _lease: lease }
     }

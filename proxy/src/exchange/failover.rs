@@ -262,11 +262,9 @@ impl Search<'_> {
 fn seen(first: &FirstAnswer) -> Option<Seen<'_>> {
     Some(match first {
         FirstAnswer::Started(_) => return None,
-        FirstAnswer::Refused(refusal) => Seen::Refused {
-            status: refusal.status,
-            retry_after: refusal.retry_after.as_deref(),
-            body: &refusal.body,
-        },
+        FirstAnswer::Refused(refusal) => {
+            Seen::Refused { status: refusal.status, retry_after: refusal.retry_after.as_deref(), body: &refusal.body }
+        }
         FirstAnswer::FailedEvent(failed) => Seen::FirstEventFailed { event: &failed.event },
         FirstAnswer::EndedEarly => Seen::EndedEarly,
         FirstAnswer::NoHead => Seen::NoHead,

@@ -55,8 +55,10 @@ pub(super) fn build(client: &RequestHeader, order: &LegOrder, config: &UpstreamC
     let account = &order.account;
     request.insert_header("x-codex-installation-id", &account.account.installation_id)?;
     request.insert_header("chatgpt-account-id", &account.account.identity.chatgpt_account_id)?;
-    let mut bearer = http::HeaderValue::from_str(&format!("Bearer {}", account.access_token.expose_secret()))
-        .map_err(|_| pingora::Error::explain(pingora::ErrorType::InternalError, "the account's token is no header value"))?;
+    let mut bearer =
+        http::HeaderValue::from_str(&format!("Bearer {}", account.access_token.expose_secret())).map_err(|_| {
+            pingora::Error::explain(pingora::ErrorType::InternalError, "the account's token is no header value")
+        })?;
     bearer.set_sensitive(true);
     request.insert_header(header::AUTHORIZATION, bearer)?;
     Ok(request)
@@ -91,7 +93,10 @@ fn is_native_codex(headers: &HeaderMap) -> bool {
     let is_codex = |name: &str| {
         headers.get(name).and_then(|value| value.to_str().ok()).is_some_and(|value| {
             let value = value.to_ascii_lowercase();
-            (value.starts_with("codex_") || value.starts_with("codex-") || value == "codex" || value.starts_with("codex/"))
+            (value.starts_with("codex_")
+                || value.starts_with("codex-")
+                || value == "codex"
+                || value.starts_with("codex/"))
                 && !value.starts_with("codex_lb")
                 && !value.starts_with("codex-lb")
         })

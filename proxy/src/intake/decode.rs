@@ -4,6 +4,7 @@ use std::io::{Cursor, Read};
 
 use bytes::Bytes;
 
+use super::HeldBytes;
 use crate::rejection::Rejection;
 
 /// Bodies from this size on are decoded off the event loop.
@@ -36,44 +37,94 @@ impl Coding {
     }
 }
 
-/// Decodes a body.
+/// How much is decoded between two looks at the bounds.
+const STEP_BYTES: usize = 1024 * 1024;
+
+/// Decodes a body, holding memory for what comes out.
 ///
 /// # Errors
-/// 413 when it grows above the bound, 400 when it is corrupt.
-pub(super) async fn decode(coding: Coding, body: Bytes, bytes_max: u64) -> Result<Bytes, Rejection> {
-    if body.len() < BLOCKING_BYTES_MIN {
-        return decode_now(coding, &body, bytes_max);
+/// 413 when it grows above the bound, 400 when it is corrupt, 503 when there is no memory for it.
+pub(super) async fn decode(
+    coding: Coding,
+    body: Bytes,
+    bytes_max: u64,
+    held: &mut HeldBytes<'_>,
+) -> Result<Bytes, Rejection> {
+    let is_small = body.len() < BLOCKING_BYTES_MIN;
+    let mut decoding = Decoding::begin(coding, body)?;
+    // A small body may still be a bomb, so only its first step is taken here.
+    if is_small {
+        if !decoding.step(bytes_max)? {
+            return Ok(Bytes::from(decoding.decoded));
+        }
+        decoding.hold(held)?;
     }
-    let decoded = tokio::task::spawn_blocking(move || decode_now(coding, &body, bytes_max)).await;
-    decoded.unwrap_or_else(|_| Err(Rejection::internal()))
+    let mut state = Some(decoding);
+    loop {
+        // One step off the event loop at a time: between steps the exchange can be cancelled and memory is accounted.
+        let Some(mut decoding) = state.take() else { return Err(Rejection::internal()) };
+        let stepped = tokio::task::spawn_blocking(move || decoding.step(bytes_max).map(|goes_on| (decoding, goes_on)));
+        let (decoding, goes_on) = stepped.await.map_err(|_| Rejection::internal())??;
+        if !goes_on {
+            return Ok(Bytes::from(decoding.decoded));
+        }
+        decoding.hold(held)?;
+        state = Some(decoding);
+    }
 }
 
-fn decode_now(coding: Coding, body: &[u8], bytes_max: u64) -> Result<Bytes, Rejection> {
-    let source = Cursor::new(body);
-    let decoded = match coding {
-        Coding::Zstd => zstd::stream::read::Decoder::new(source).and_then(|decoder| read_bounded(decoder, bytes_max)),
-        Coding::Gzip => read_bounded(flate2::read::MultiGzDecoder::new(source), bytes_max),
-        Coding::Brotli => read_bounded(brotli::Decompressor::new(source, 4096), bytes_max),
-        Coding::Deflate => read_bounded(flate2::read::ZlibDecoder::new(source), bytes_max),
-    };
-    match decoded {
-        Ok(decoded) if decoded.len() as u64 > bytes_max => Err(Rejection::payload_too_large(bytes_max)),
-        Ok(decoded) => Ok(Bytes::from(decoded)),
-        Err(_) => Err(Rejection::invalid_request(None, "The request body does not decode as its Content-Encoding says.")),
+/// A body that is being decoded.
+struct Decoding {
+    source: Box<dyn Read + Send>,
+    coded_bytes: u64,
+    decoded: Vec<u8>,
+}
+
+impl Decoding {
+    fn begin(coding: Coding, body: Bytes) -> Result<Self, Rejection> {
+        let coded_bytes = body.len() as u64;
+        let body = Cursor::new(body);
+        let source: Box<dyn Read + Send> = match coding {
+            Coding::Zstd => Box::new(zstd::stream::read::Decoder::new(body).map_err(|_| corrupt())?),
+            Coding::Gzip => Box::new(flate2::read::MultiGzDecoder::new(body)),
+            Coding::Brotli => Box::new(brotli::Decompressor::new(body, 4096)),
+            Coding::Deflate => Box::new(flate2::read::ZlibDecoder::new(body)),
+        };
+        Ok(Self { source, coded_bytes, decoded: Vec::new() })
+    }
+
+    /// Decodes some more. Whether there may be still more.
+    fn step(&mut self, bytes_max: u64) -> Result<bool, Rejection> {
+        let step = (&mut self.source).take(STEP_BYTES as u64).read_to_end(&mut self.decoded).map_err(|_| corrupt())?;
+        if self.decoded.len() as u64 > bytes_max {
+            return Err(Rejection::payload_too_large(bytes_max));
+        }
+        Ok(step == STEP_BYTES)
+    }
+
+    /// Holds memory for the coded and the decoded bytes, which exist side by side. Not waited for: whoever holds the
+    /// rest may be waiting for us.
+    fn hold(&self, held: &mut HeldBytes<'_>) -> Result<(), Rejection> {
+        let wanted = self.coded_bytes + self.decoded.len() as u64 + STEP_BYTES as u64;
+        if held.try_grow_to(wanted) { Ok(()) } else { Err(Rejection::busy()) }
     }
 }
 
-fn read_bounded(decoder: impl Read, bytes_max: u64) -> std::io::Result<Vec<u8>> {
-    let mut decoded = Vec::new();
-    decoder.take(bytes_max.saturating_add(1)).read_to_end(&mut decoded)?;
-    Ok(decoded)
+fn corrupt() -> Rejection {
+    Rejection::invalid_request(None, "The request body does not decode as its Content-Encoding says.")
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
 
+    use super::super::BodyBudget;
     use super::*;
+
+    async fn decode(coding: Coding, body: Bytes, bytes_max: u64) -> Result<Bytes, Rejection> {
+        let budget = BodyBudget::new(1 << 30);
+        super::decode(coding, body, bytes_max, &mut budget.hold(false)).await
+    }
 
     fn encoded(coding: Coding, plain: &[u8]) -> Vec<u8> {
         match coding {
@@ -109,6 +160,14 @@ mod tests {
             let corrupt = body.slice(..body.len() / 2);
             assert_eq!(decode(coding, corrupt, u64::MAX).await.unwrap_err().status, 400, "{coding:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn decoded_bytes_are_held_too() {
+        let body = Bytes::from(encoded(Coding::Gzip, &vec![7; 32 << 20]));
+        let budget = BodyBudget::new(16 << 20);
+        let refused = super::decode(Coding::Gzip, body, u64::MAX, &mut budget.hold(false)).await.unwrap_err();
+        assert_eq!(refused.status, 503);
     }
 
     #[tokio::test]

@@ -7,8 +7,8 @@ use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
-use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
 use serde::Deserialize;
+use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::rejection::Rejection;
@@ -74,9 +74,9 @@ impl JsonObject {
     pub(crate) fn get<T: DeserializeOwned>(&self, name: &str, expected: &str) -> Result<Option<T>, Rejection> {
         match self.raw(name) {
             None | Some("null") => Ok(None),
-            Some(raw) => serde_json::from_str(raw)
-                .map(Some)
-                .map_err(|_| Rejection::invalid_value(name, format!("Invalid type for '{name}': expected {expected}."))),
+            Some(raw) => serde_json::from_str(raw).map(Some).map_err(|_| {
+                Rejection::invalid_value(name, format!("Invalid type for '{name}': expected {expected}."))
+            }),
         }
     }
 
@@ -97,13 +97,12 @@ impl JsonObject {
         }
         let mut out = Vec::with_capacity(self.bytes.len() + 256);
         out.push(b'{');
-        let kept = self.members.iter().filter_map(|member| {
-            match patches.iter().find(|(name, _)| *name == member.name) {
+        let kept =
+            self.members.iter().filter_map(|member| match patches.iter().find(|(name, _)| *name == member.name) {
                 Some((_, Patch::Remove)) => None,
                 Some((_, Patch::Set(json))) => Some((member.name.as_str(), json.as_bytes())),
                 None => Some((member.name.as_str(), &self.bytes[member.value.clone()])),
-            }
-        });
+            });
         let added = patches.iter().filter_map(|(name, patch)| match patch {
             Patch::Set(json) if !self.has(name) => Some((*name, json.as_bytes())),
             Patch::Set(_) | Patch::Remove => None,

@@ -148,7 +148,8 @@ mod tests {
         meter
     }
 
-    const DELTA: &str = "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"x\"}\n\n";
+    const DELTA: &str =
+        "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"x\"}\n\n";
 
     #[test]
     fn the_terminal_event_tells_the_usage() {

@@ -102,7 +102,9 @@ mod tests {
     #[test]
     fn an_answer_is_collected_from_its_items_because_the_terminal_event_holds_none() {
         let item = r#"{"type":"message","id":"m","content":[{"type":"output_text","text":"hi"}]}"#;
-        let done = format!("event: response.output_item.done\ndata: {{\"type\":\"response.output_item.done\",\"item\":{item}}}\n\n");
+        let done = format!(
+            "event: response.output_item.done\ndata: {{\"type\":\"response.output_item.done\",\"item\":{item}}}\n\n"
+        );
         let end = r#"{"type":"response.completed","response":{"id":"r","z":1,"output":[ ],"a":2}}"#;
         let text = format!("{done}{done}event: response.completed\ndata: {end}\n\n");
         let expected = format!(r#"{{"id":"r","z":1,"output":[{item},{item}],"a":2}}"#);

@@ -61,7 +61,11 @@ pub(super) fn to_upstream(object: &JsonObject) -> Result<UpstreamInput, Rejectio
     let heads = items.iter().enumerate().map(|(index, item)| item_head(index, item)).collect::<Result<Vec<_>, _>>()?;
     // With `additional_tools` the developer items belong where they stand ("responses lite" of the Codex CLI).
     let keeps_developer_items = heads.iter().any(|head| head.kind.as_deref() == Some("additional_tools"));
-    let mut input = UpstreamInput { json: String::with_capacity(raw.len()), instructions: Vec::new(), first_user_text: String::new() };
+    let mut input = UpstreamInput {
+        json: String::with_capacity(raw.len()),
+        instructions: Vec::new(),
+        first_user_text: String::new(),
+    };
     input.json.push('[');
     for (index, (item, head)) in items.iter().zip(&heads).enumerate() {
         let is_message = head.kind.as_deref().is_none_or(|kind| kind == "message");
@@ -156,7 +160,8 @@ mod tests {
     #[test]
     fn a_text_becomes_one_user_message() {
         let input = translated(&json!("say \"hi\"")).unwrap();
-        let expected = json!([{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "say \"hi\""}]}]);
+        let expected =
+            json!([{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "say \"hi\""}]}]);
         assert_eq!(serde_json::from_str::<Value>(&input.json).unwrap(), expected);
         assert_eq!(input.first_user_text, "say \"hi\"");
     }

@@ -99,7 +99,8 @@ fn refuse_what_cannot_be_done(object: &JsonObject) -> Result<(), Rejection> {
     }
     for param in ["conversation", "prompt"] {
         if object.raw(param).is_some_and(|raw| raw != "null") {
-            let message = format!("'{param}' is not supported: nothing is stored upstream. Send everything in `input`.");
+            let message =
+                format!("'{param}' is not supported: nothing is stored upstream. Send everything in `input`.");
             return Err(Rejection::invalid_request(Some(param), message));
         }
     }
@@ -181,10 +182,10 @@ fn upstream_tools(object: &JsonObject) -> Result<Patches, Rejection> {
     for name in ["tools", "tool_choice"] {
         if object.raw(name).is_some_and(|raw| raw.contains("web_search_preview")) {
             let mut value: Value = object.get(name, "tools")?.unwrap_or_default();
-            let tools = match &mut value {
-                Value::Array(tools) => tools.iter_mut().collect(),
-                single => vec![single],
-            };
+            // `tool_choice` is a single one.
+            let is_list = value.is_array();
+            let tools = value.as_array_mut().into_iter().flatten();
+            let tools: Vec<&mut Value> = if is_list { tools.collect() } else { vec![&mut value] };
             for tool in tools {
                 if let Some(kind) = tool.get_mut("type")
                     && kind.as_str().is_some_and(|kind| kind.starts_with("web_search_preview"))
@@ -278,7 +279,10 @@ mod tests {
         ];
         for (requested, model, effort, tier) in cases {
             let request = prepared(&json!({"model": requested, "input": "x"})).unwrap();
-            assert_eq!((request.model.as_str(), request.effort.as_deref(), request.tier.as_deref()), (model, effort, tier));
+            assert_eq!(
+                (request.model.as_str(), request.effort.as_deref(), request.tier.as_deref()),
+                (model, effort, tier)
+            );
             assert_eq!(request.model_requested, requested);
             assert_eq!(upstream_body(&request)["model"], model);
         }

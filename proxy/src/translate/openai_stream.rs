@@ -53,7 +53,8 @@ mod tests {
 
     #[test]
     fn vendor_events_are_dropped_the_rest_passes_and_the_end_is_complete() {
-        let delta = "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"x\"}\n\n";
+        let delta =
+            "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"x\"}\n\n";
         let item = "event: response.output_item.done\ndata: {\"type\":\"response.output_item.done\",\"item\":{\"id\":\"m\"}}\n\n";
         let end = "event: response.completed\ndata: {\"type\":\"response.completed\",\"sequence_number\":9,\"response\":{\"output\":[],\"id\":\"r\"}}\n\n";
         let vendor = "event: codex.rate_limits\ndata: {\"type\":\"codex.rate_limits\"}\n\n";

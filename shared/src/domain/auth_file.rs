@@ -110,9 +110,8 @@ pub fn read_claims(tokens: &TokenSet, account_id_hint: Option<String>) -> Result
     let text = |object: &Value, name: &str| {
         object.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
     };
-    let chatgpt_account_id = text(auth, "chatgpt_account_id")
-        .or(account_id_hint)
-        .ok_or(AuthFileError::NoClaim("chatgpt_account_id"))?;
+    let chatgpt_account_id =
+        text(auth, "chatgpt_account_id").or(account_id_hint).ok_or(AuthFileError::NoClaim("chatgpt_account_id"))?;
     let chatgpt_user_id = text(auth, "chatgpt_user_id")
         .or_else(|| text(auth, "user_id"))
         .or_else(|| text(&claims, "sub"))
@@ -178,8 +177,14 @@ mod tests {
             ("[]".to_owned(), AuthFileError::NotJson),
             ("{}".to_owned(), AuthFileError::Missing("access_token")),
             (json!({"OPENAI_API_KEY": "sk-secret"}).to_string(), AuthFileError::ApiKeyOnly),
-            (json!({"tokens": {"id_token": id_token(), "access_token": "a"}}).to_string(), AuthFileError::Missing("refresh_token")),
-            (json!({"tokens": {"id_token": "", "access_token": "a", "refresh_token": "r"}}).to_string(), AuthFileError::Missing("id_token")),
+            (
+                json!({"tokens": {"id_token": id_token(), "access_token": "a"}}).to_string(),
+                AuthFileError::Missing("refresh_token"),
+            ),
+            (
+                json!({"tokens": {"id_token": "", "access_token": "a", "refresh_token": "r"}}).to_string(),
+                AuthFileError::Missing("id_token"),
+            ),
             (with_id("not-a-jwt").to_string(), AuthFileError::NotAJwt("id_token")),
             (with_id(&jwt(&json!({"sub": "x"}))).to_string(), AuthFileError::NoClaim("chatgpt_account_id")),
             (with_id(&jwt_without_person).to_string(), AuthFileError::NoClaim("sub")),

@@ -67,10 +67,11 @@ impl PriceTable {
     pub fn cost_micros(&self, model: &str, tier: Option<&str>, usage: TokenUsage) -> Option<i64> {
         let prices = self.find(model)?.at(tier, usage.input > self.long_context_input_tokens);
         let cached = usage.cached_input.min(usage.input);
-        let nanos = [(usage.input - cached, prices.input), (cached, prices.cached_input), (usage.output, prices.output)]
-            .into_iter()
-            .map(|(tokens, price)| u128::from(tokens) * u128::from(price))
-            .sum::<u128>();
+        let nanos =
+            [(usage.input - cached, prices.input), (cached, prices.cached_input), (usage.output, prices.output)]
+                .into_iter()
+                .map(|(tokens, price)| u128::from(tokens) * u128::from(price))
+                .sum::<u128>();
         Some(i64::try_from((nanos + 500) / 1000).unwrap_or(i64::MAX))
     }
 
@@ -107,8 +108,8 @@ impl ModelPrices {
 }
 
 /// `price × part ÷ whole`, rounded half up; a base price of zero scales nothing.
-const fn scale(price: u64, part: u64, whole: u64) -> u64 {
-    if whole == 0 { price } else { (price * part + whole / 2) / whole }
+fn scale(price: u64, part: u64, whole: u64) -> u64 {
+    (price * part + whole / 2).checked_div(whole).unwrap_or(price)
 }
 
 #[derive(Deserialize)]

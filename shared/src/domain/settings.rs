@@ -1,6 +1,7 @@
 //! Live settings: what an operator changes while the gateway runs. What needs a restart is configuration instead.
 //!
-//! Each group is one JSON document in the database with a version; a missing group or field means its default.
+//! Each group is one JSON document in the database with a version; a missing group or field means its default. A field
+//! that is not known is passed over: a newer replica may have written it, and an older one must still start.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +18,7 @@ pub struct Settings {
 
 /// Group `routing`: how accounts are chosen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+#[serde(default, rename_all = "camelCase")]
 pub struct RoutingSettings {
     /// The selection strategy.
     pub strategy: StrategyKind,
@@ -25,7 +26,7 @@ pub struct RoutingSettings {
 
 /// Group `access`: who may call.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+#[serde(default, rename_all = "camelCase")]
 pub struct AccessSettings {
     /// Whether every caller must present an api key.
     pub api_key_auth: bool,

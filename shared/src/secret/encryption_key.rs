@@ -100,18 +100,15 @@ impl EncryptionKey {
     /// When the file cannot be read or made, holds no key, or is open to every user of the machine.
     pub fn load_or_create(path: &Path) -> Result<Self, EncryptionKeyError> {
         match File::open(path) {
-            Ok(file) => Self::load(file, path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(path),
-            Err(source) => Err(EncryptionKeyError::Read { path: path.to_owned(), source }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => return Self::load(opened, path),
         }
-    }
-
-    fn create(path: &Path) -> Result<Self, EncryptionKeyError> {
         let failed = |source| EncryptionKeyError::Create { path: path.to_owned(), source };
         let key = Self::generate().map_err(failed)?;
         match key.write_new(path) {
             Ok(()) => Ok(key),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::load_or_create(path),
+            // Another process was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::load(File::open(path), path),
             Err(source) => Err(failed(source)),
         }
     }
@@ -134,8 +131,9 @@ impl EncryptionKey {
         File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
     }
 
-    fn load(mut file: File, path: &Path) -> Result<Self, EncryptionKeyError> {
+    fn load(opened: io::Result<File>, path: &Path) -> Result<Self, EncryptionKeyError> {
         let failed = |source| EncryptionKeyError::Read { path: path.to_owned(), source };
+        let mut file = opened.map_err(failed)?;
         if is_open_to_all(&file).map_err(failed)? {
             return Err(EncryptionKeyError::OpenToAll { path: path.to_owned() });
         }
@@ -278,6 +276,17 @@ mod tests {
         make_private(directory.path());
         let error = EncryptionKey::load_or_create(directory.path()).unwrap_err();
         assert!(matches!(error, EncryptionKeyError::Read { .. }), "{error:?}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_nowhere_is_an_error_and_no_key_is_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("encryption.key");
+        std::os::unix::fs::symlink(directory.path().join("not mounted"), &path).unwrap();
+        let error = EncryptionKey::load_or_create(&path).unwrap_err();
+        assert!(matches!(error, EncryptionKeyError::Read { .. }), "{error:?}");
+        assert!(!path.exists());
     }
 
     #[cfg(unix)]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::ids;
-use crate::issuer::tokens::TokenSet;
+use crate::issuer::tokens::{ACCESS_TOKEN_SECONDS, TokenSet};
 use crate::record::Terminal;
 use crate::script::{RefreshScript, Script, Usage};
 use crate::usage::UsageState;
@@ -34,7 +34,8 @@ pub struct AccountSpec {
     pub chatgpt_user_id: String,
     /// Title of the organization in the id token; "Personal" when empty.
     pub workspace_name: String,
-    /// Lifetime of its access tokens; the first one is already expired when this is negative.
+    /// Lifetime of its access tokens. When this is not positive the first one is already expired, and later ones live ten
+    /// days.
     pub access_token_seconds: i64,
 }
 
@@ -47,7 +48,7 @@ impl Default for AccountSpec {
             chatgpt_account_id: String::new(),
             chatgpt_user_id: String::new(),
             workspace_name: String::new(),
-            access_token_seconds: 10 * 24 * 3_600,
+            access_token_seconds: ACCESS_TOKEN_SECONDS,
         }
     }
 }

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 
 use crate::account::{Account, AccountSpec, FakeAccount};
 use crate::fake::Fake;
+use crate::form;
 use crate::issuer::tokens::DeadRefresh;
-use crate::record::RequestHead;
+use crate::record::{RequestHead, RequestRecord};
 use crate::reply::Reply;
 use crate::responses::stream::{ReplyBody, Torn};
 use crate::script::{RefreshScript, Script};
@@ -30,6 +31,9 @@ struct ScriptOrder {
     scripts: Vec<Script>,
     #[serde(default)]
     refresh_scripts: Vec<RefreshScript>,
+    /// Forgets what is still queued for the account first.
+    #[serde(default)]
+    replace: bool,
 }
 
 #[derive(Deserialize)]
@@ -101,7 +105,7 @@ pub(crate) async fn serve(connection: Connection, head: Arc<RequestHead>, body: 
 
 fn carry_out(fake: &Fake, head: &RequestHead, body: &[u8]) -> anyhow::Result<Value> {
     match (head.method.as_str(), head.path.as_str()) {
-        ("GET", "/__fake/requests") => Ok(requests(fake)),
+        ("GET", "/__fake/requests") => requests(fake, &head.query),
         ("GET", "/__fake/totals") => Ok(totals(fake)),
         ("POST", "/__fake/script") => script(fake, parse(body)?),
         ("POST", "/__fake/default-script") => default_script(fake, parse(body)?),
@@ -140,9 +144,15 @@ fn account(fake: &Fake, name: &str) -> anyhow::Result<Arc<Account>> {
     fake.account(name).with_context(|| format!("find account {name}"))
 }
 
-fn requests(fake: &Fake) -> Value {
+/// All requests, or those behind the sequence number `after`.
+fn requests(fake: &Fake, query: &str) -> anyhow::Result<Value> {
+    let after = match form::parse(query).into_iter().find(|(name, _)| name == "after") {
+        Some((_, after)) => after.parse().context("read after as a number")?,
+        None => 0,
+    };
     let records = fake.settled(|| fake.log.snapshot());
-    json!({"requests": records.iter().map(|record| record.to_json()).collect::<Vec<_>>()})
+    let wanted = records.iter().filter(|record| record.sequence > after).map(RequestRecord::to_json);
+    Ok(json!({"requests": wanted.collect::<Vec<_>>()}))
 }
 
 fn totals(fake: &Fake) -> Value {
@@ -158,6 +168,10 @@ fn script(fake: &Fake, order: ScriptOrder) -> anyhow::Result<Value> {
         (Some(name), None) => {
             let account = account(fake, &name)?;
             let mut desk = account.desk.lock();
+            if order.replace {
+                desk.scripts.clear();
+                desk.refresh_scripts.clear();
+            }
             desk.scripts.extend(order.scripts);
             desk.refresh_scripts.extend(order.refresh_scripts);
         }

@@ -248,7 +248,7 @@ impl Fake {
         if accounts.iter().any(|account| account.profile.name == profile.name) {
             return None;
         }
-        let token_set = TokenSet::new(&profile);
+        let token_set = TokenSet::first(&profile);
         let account = Arc::new(Account::new(profile, token_set, self.default_script.lock().clone()));
         self.tokens.register(&account);
         accounts.push(account.clone());

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// One scripted behaviour. As JSON it is tagged by `kind`: `{"kind":"usage_limit","resets_in_seconds":60}`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Script {
     /// Reads the prompt and behaves like a model that obeys the markers `run:`, `call:` and `calls:`.
     #[default]

@@ -25,7 +25,10 @@ async fn a_driver_scripts_and_asks_over_http() {
     let usage = json!({"input": 10, "output": 5});
     let scripts = json!([{"kind": "answer", "text_tokens": 3, "usage": usage}, {"kind": "usage_limit"}]);
     assert_eq!(order("script", json!({"account": "driver", "scripts": scripts})).await.0, 200);
-    assert_eq!(order("script", json!({"account": "driver", "scripts": [{"kind": "nonsense"}]})).await.0, 400);
+    assert_eq!(
+        order("script", json!({"account": "driver", "scripts": [{"kind": "usage_limit", "typo": 1}]})).await.0,
+        400
+    );
     let account = fake.account("driver").unwrap();
     post(&fake, &account, &body("hello")).await.unwrap().text().await.unwrap();
     assert_eq!(post(&fake, &account, &body("hello")).await.unwrap().status(), 429);
@@ -34,6 +37,7 @@ async fn a_driver_scripts_and_asks_over_http() {
     let requests = ask("requests").await;
     assert_eq!(requests["requests"][0]["outcome"]["terminal"], "completed");
     assert_eq!(requests["requests"][1]["status"], 429);
+    assert_eq!(ask("requests?after=1").await["requests"].as_array().unwrap().len(), 1);
     order("revoke", json!({"account": "driver", "access": true})).await;
     assert_eq!(post(&fake, &account, &body("hello")).await.unwrap().status(), 401);
     order("clear", json!({})).await;

@@ -1,5 +1,7 @@
 //! Logins and refreshes.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod support;
 
 use base64::Engine as _;
@@ -66,6 +68,17 @@ async fn a_refresh_token_is_good_once() {
     assert!(bad.iter().all(|(status, body)| *status == 401 && body["error"]["code"] == "refresh_token_reused"));
     assert_eq!(good[0].1["refresh_token"], account.refresh_token());
     assert_eq!(refresh(&fake, &account.refresh_token()).await.0, 200);
+}
+
+#[tokio::test]
+async fn an_account_that_began_expired_recovers_by_a_refresh() {
+    let fake = FakeChatGpt::start().await.unwrap();
+    let account = fake.add_account(AccountSpec { access_token_seconds: -60, ..AccountSpec::default() });
+    assert!(claims(&account.access_token())["exp"].as_i64() < claims(&account.access_token())["iat"].as_i64());
+    let body = support::body("hello");
+    assert_eq!(support::post(&fake, &account, &body).await.unwrap().status(), 401);
+    assert_eq!(refresh(&fake, &account.refresh_token()).await.0, 200);
+    assert_eq!(support::post(&fake, &account, &body).await.unwrap().status(), 200);
 }
 
 #[tokio::test]

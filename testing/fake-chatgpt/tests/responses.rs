@@ -73,6 +73,22 @@ async fn a_stream_has_upstreams_form() {
     assert_eq!(fake.totals(&account), expected);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_read_the_end_finds_it_counted() {
+    let fake = FakeChatGpt::start().await.unwrap();
+    let account = fake.add_account(AccountSpec::default());
+    fake.default_script(&account, Script::answer(20));
+    let request = client(&fake)
+        .post(format!("{}/codex/responses", fake.base_url()))
+        .bearer_auth(account.access_token())
+        .header("chatgpt-account-id", account.chatgpt_account_id())
+        .json(&body("hello"));
+    for turn in 1..=500 {
+        request.try_clone().unwrap().send().await.unwrap().bytes().await.unwrap();
+        assert_eq!((fake.totals(&account).completed, fake.totals(&account).output), (turn, turn * 20));
+    }
+}
+
 #[tokio::test]
 async fn encrypted_content_is_good_on_its_own_account_only() {
     let fake = FakeChatGpt::start().await.unwrap();

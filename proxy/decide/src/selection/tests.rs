@@ -1,3 +1,5 @@
+//! Cases and laws of the choice.
+
 use codex_lb_shared::clock::Timestamp;
 use codex_lb_shared::domain::account::{AccountState, Plan, RoutingPolicy};
 use codex_lb_shared::domain::strategy_kind::StrategyKind;

@@ -1,3 +1,5 @@
+//! The verdict table, row by row.
+
 use super::*;
 
 const NOW: Timestamp = Timestamp::from_unix_ms(1_700_000_000_000);
@@ -25,13 +27,15 @@ fn every_reply_has_its_verdict() {
     let quota = r#"{"error":{"type":"insufficient_quota","code":"insufficient_quota","message":"You exceeded"}}"#;
     let not_included = r#"{"error":{"type":"usage_not_included","message":"x","resets_in_seconds":60}}"#;
     let suspended = r#"{"error":{"code":"account_suspended","message":"x"}}"#;
-    let encrypted = r#"{"error":{"message":"x","type":"invalid_request_error","param":null,"code":"invalid_encrypted_content"}}"#;
+    let encrypted =
+        r#"{"error":{"message":"x","type":"invalid_request_error","param":null,"code":"invalid_encrypted_content"}}"#;
     let encrypted_by_text = r#"{"error":{"message":"The encrypted content gAAA could not be verified.","code":null}}"#;
     let unsupported = r#"{"detail":"The 'gpt-x' model is not supported when using Codex with a ChatGPT account."}"#;
     let failed_limit = r#"{"type":"response.failed","response":{"error":{"code":"rate_limit_exceeded","message":"try again in 20ms"}}}"#;
     let failed_server = r#"{"type":"response.failed","response":{"error":{"code":"server_error","message":"x"}}}"#;
     let failed_capacity = r#"{"type":"error","error":{"message":"Selected model is at capacity."}}"#;
-    let failed_context = r#"{"type":"response.failed","response":{"error":{"code":"context_length_exceeded","message":"x"}}}"#;
+    let failed_context =
+        r#"{"type":"response.failed","response":{"error":{"code":"context_length_exceeded","message":"x"}}}"#;
     let cases = [
         ("no connection", Seen::NoHead, A::Failure, N::NextAccount),
         ("time-out", Seen::TimedOut, A::Failure, N::NextAccount),

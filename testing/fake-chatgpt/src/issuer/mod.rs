@@ -17,9 +17,7 @@ use crate::ids;
 use crate::jwt::CLIENT_ID;
 use crate::reply::{Exchange, Refusal, Reply};
 use crate::script::RefreshScript;
-use tokens::{DeadRefresh, TokenSet};
-
-const TOKEN_SECONDS: u64 = 864_000;
+use tokens::{ACCESS_TOKEN_SECONDS, DeadRefresh, TokenSet};
 
 /// `POST /oauth/token`, as a form or as JSON.
 pub(crate) async fn token_endpoint(exchange: Exchange) -> Reply {
@@ -123,7 +121,7 @@ fn rotate(exchange: Exchange, account: &Arc<Account>, refresh_token: &str) -> Re
 
 fn token_answer(token_set: &TokenSet, with_refresh: bool) -> Value {
     let mut answer = json!({
-        "id_token": token_set.id, "access_token": token_set.access, "token_type": "bearer", "expires_in": TOKEN_SECONDS,
+        "id_token": token_set.id, "access_token": token_set.access, "token_type": "bearer", "expires_in": ACCESS_TOKEN_SECONDS,
         "scope": "openid profile email offline_access",
     });
     if with_refresh {

@@ -8,6 +8,9 @@ use parking_lot::Mutex;
 use crate::account::{Account, Profile};
 use crate::{clock, ids, jwt};
 
+/// How long access tokens live at the real issuer.
+pub(crate) const ACCESS_TOKEN_SECONDS: i64 = 10 * 24 * 3_600;
+
 /// The newest tokens of an account.
 #[derive(Clone, Debug)]
 pub(crate) struct TokenSet {
@@ -16,15 +19,30 @@ pub(crate) struct TokenSet {
     pub(crate) refresh: String,
     /// Unix time.
     pub(crate) issued_at: u64,
+    /// Unix time at which the access token expires.
+    access_expires_at: i64,
 }
 
 impl TokenSet {
-    pub(crate) fn new(profile: &Profile) -> Self {
+    /// The first set of an account, whose access token lives as long as its spec says.
+    pub(crate) fn first(profile: &Profile) -> Self {
+        Self::new(profile, profile.access_token_seconds)
+    }
+
+    /// A later set. An account that began with an expired token gets good ones from now on.
+    fn next(profile: &Profile) -> Self {
+        let is_positive = profile.access_token_seconds > 0;
+        Self::new(profile, if is_positive { profile.access_token_seconds } else { ACCESS_TOKEN_SECONDS })
+    }
+
+    fn new(profile: &Profile, access_token_seconds: i64) -> Self {
+        let issued_at = clock::unix_now();
         Self {
-            access: jwt::access_token(profile, profile.access_token_seconds),
+            access: jwt::access_token(profile, access_token_seconds),
             id: jwt::id_token(profile),
             refresh: format!("rt_{}.{}", ids::alphanumeric(30), ids::alphanumeric(60)),
-            issued_at: clock::unix_now(),
+            issued_at,
+            access_expires_at: issued_at as i64 + access_token_seconds,
         }
     }
 }
@@ -70,7 +88,7 @@ impl TokenBook {
     /// Enters the newest tokens of an account.
     pub(crate) fn register(&self, account: &Arc<Account>) {
         let token_set = account.desk.lock().token_set.clone();
-        let expires_at = token_set.issued_at as i64 + account.profile.access_token_seconds;
+        let expires_at = token_set.access_expires_at;
         let entry = AccessEntry { account: account.clone(), expires_at, is_revoked: false };
         self.access.lock().insert(token_set.access, entry);
         let entry = RefreshEntry { account: account.clone(), death: None };
@@ -79,7 +97,7 @@ impl TokenBook {
 
     /// Makes a whole new set, for a login or a refresh.
     pub(crate) fn issue(&self, account: &Arc<Account>) -> TokenSet {
-        let token_set = TokenSet::new(&account.profile);
+        let token_set = TokenSet::next(&account.profile);
         account.desk.lock().token_set = token_set.clone();
         self.register(account);
         token_set
@@ -87,7 +105,7 @@ impl TokenBook {
 
     /// Makes a new access token and leaves the rest.
     pub(crate) fn issue_access(&self, account: &Arc<Account>) -> TokenSet {
-        let fresh = TokenSet::new(&account.profile);
+        let fresh = TokenSet::next(&account.profile);
         let token_set = TokenSet { refresh: account.desk.lock().token_set.refresh.clone(), ..fresh };
         account.desk.lock().token_set = token_set.clone();
         self.register(account);

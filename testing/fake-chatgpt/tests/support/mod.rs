@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 pub fn client(fake: &FakeChatGpt) -> reqwest::Client {
     // Every test wants it and the second call fails.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    drop(rustls::crypto::ring::default_provider().install_default());
     let builder =
         reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(Duration::from_secs(20));
     let builder = match fake.ca_pem() {

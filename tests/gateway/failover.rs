@@ -1,0 +1,220 @@
+//! Failures of accounts that clients do not see.
+
+use std::time::Duration;
+
+use fake_chatgpt::{RefreshScript, Script};
+use serde_json::{Value, json};
+
+use crate::support::{Gateway, Setup, Upstream, events, eventually, native_body};
+
+const PATH: &str = "/backend-api/codex/responses";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ten_megabyte_body_is_replayed_byte_for_byte_over_four_accounts() {
+    for is_http2 in [false, true] {
+        let upstream = if is_http2 { Upstream::start_http2(4).await } else { Upstream::start(4).await };
+        let gateway = Gateway::before(&upstream).await;
+        upstream.fake.script_path(PATH, [Script::usage_limit(600), Script::server_error(503), Script::CutBeforeHead]);
+        let body = native_body(&"0123456789abcdef".repeat(10 * 1024 * 1024 / 16)).to_string();
+        let url = format!("{}{PATH}", gateway.proxy_url);
+        let response = gateway.http.post(url).body(body.clone()).send().await.unwrap();
+        assert_eq!(response.status(), 200, "HTTP/2: {is_http2}");
+        assert!(response.text().await.unwrap().contains("response.completed"));
+
+        let legs = upstream.responses();
+        assert_eq!(legs.len(), 4, "HTTP/2: {is_http2}");
+        for leg in &legs {
+            assert_eq!(leg.body_bytes, body.len() as u64);
+            assert_eq!(leg.body, body.as_bytes());
+            assert_eq!(leg.head.http_version, if is_http2 { "2" } else { "1.1" });
+        }
+        let accounts: std::collections::HashSet<_> =
+            legs.iter().map(|leg| leg.header("authorization").unwrap().to_owned()).collect();
+        assert_eq!(accounts.len(), 4, "each leg used an account of its own");
+        let row = gateway.exchanges(1).await.remove(0);
+        assert_eq!((row.status.as_str(), row.legs, row.is_estimated), ("ok", 4, false));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejected_token_is_refreshed_once_for_everybody_and_stored() {
+    let upstream = Upstream::start(1).await;
+    let gateway = Gateway::before(&upstream).await;
+    upstream.fake.revoke_access_token(&upstream.accounts[0]);
+    let calls = (0..8).map(|_| gateway.post(PATH, &native_body("hi")).send());
+    for response in futures_util::future::join_all(calls).await {
+        assert_eq!(response.unwrap().status(), 200);
+    }
+    let refreshes = upstream.fake.requests().into_iter().filter(|record| record.head.path == "/oauth/token").count();
+    assert_eq!(refreshes, 1);
+    let stored = gateway.store.list_accounts().await.unwrap().remove(0);
+    assert_eq!(stored.account.token_version, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_has_ended_takes_its_account_out_and_the_client_sees_no_401() {
+    let upstream = Upstream::start(1).await;
+    let gateway = Gateway::before(&upstream).await;
+    upstream.fake.revoke_access_token(&upstream.accounts[0]);
+    upstream.fake.revoke_refresh_token(&upstream.accounts[0]);
+    let response = gateway.post(PATH, &native_body("hi")).send().await.unwrap();
+    assert_eq!(response.status(), 503);
+    let state = gateway.store.list_accounts().await.unwrap().remove(0).account.status.state;
+    assert_eq!(state.as_str(), "reauth_required");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_that_fails_for_now_moves_on_to_the_next_account() {
+    let upstream = Upstream::start(2).await;
+    let gateway = Gateway::before(&upstream).await;
+    upstream.fake.revoke_access_token(&upstream.accounts[0]);
+    upstream.fake.script_refresh(&upstream.accounts[0], [RefreshScript::ServerError, RefreshScript::ServerError]);
+    for _ in 0..4 {
+        let response = gateway.post(PATH, &native_body("hi")).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+    }
+    let states: Vec<_> =
+        gateway.store.list_accounts().await.unwrap().into_iter().map(|stored| stored.account.status.state).collect();
+    assert!(states.iter().all(|state| state.as_str() == "active"), "{states:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limited_account_sits_out_until_its_reset_and_the_database_knows() {
+    let upstream = Upstream::start(2).await;
+    let gateway = Gateway::before(&upstream).await;
+    upstream.fake.default_script(&upstream.accounts[0], Script::usage_limit(600));
+    for _ in 0..12 {
+        assert_eq!(gateway.post(PATH, &native_body("hi")).send().await.unwrap().status(), 200);
+    }
+    let asked = upstream.responses().into_iter().filter(|record| record.account.as_deref() == Some("account-1"));
+    assert!(asked.count() <= 1, "a limited account was asked again");
+    // Limits reach the database behind the answer, and only if the account was asked at all.
+    let limited = upstream.responses().iter().any(|record| record.account.as_deref() == Some("account-1"));
+    if limited {
+        eventually("the limit is written", async || {
+            let accounts = gateway.store.list_accounts().await.unwrap();
+            accounts.iter().any(|stored| stored.account.status.state.as_str() == "rate_limited").then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_is_limited_says_when_to_come_back() {
+    let upstream = Upstream::start(2).await;
+    let gateway = Gateway::before(&upstream).await;
+    upstream.fake.default_script(&upstream.accounts[0], Script::usage_limit(600));
+    upstream.fake.default_script(&upstream.accounts[1], Script::usage_limit(120));
+    let response = gateway.post("/v1/responses", &json!({"model": "gpt-5.5", "input": "hi"})).send().await.unwrap();
+    assert_eq!(response.status(), 429);
+    let wait: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((110..=120).contains(&wait), "{wait}");
+    let body: Value = response.json().await.unwrap();
+    assert_eq!(body["error"]["type"], "usage_limit_reached");
+    assert!(body["error"]["resets_in_seconds"].as_u64().is_some_and(|wait| (110..=120).contains(&wait)));
+    let row = gateway.exchanges(1).await.remove(0);
+    assert_eq!((row.status.as_str(), row.legs, row.usage), ("error", 2, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_inside_a_200_moves_on_before_the_client_saw_anything() {
+    let upstream = Upstream::start(2).await;
+    let gateway = Gateway::before(&upstream).await;
+    let failure = Script::FirstEventFailure { code: "rate_limit_exceeded".into(), message: "try again in 60s".into() };
+    upstream.fake.default_script(&upstream.accounts[0], failure);
+    for _ in 0..6 {
+        let text = gateway.post(PATH, &native_body("hi")).send().await.unwrap().text().await.unwrap();
+        let events = events(&text);
+        assert_eq!(events.iter().filter(|event| event["type"] == "response.created").count(), 1);
+        assert_eq!(events.last().unwrap()["type"], "response.completed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_upstream_says_about_the_request_reaches_the_client() {
+    let upstream = Upstream::start(2).await;
+    let gateway = Gateway::before(&upstream).await;
+    let refusal = Script::Raw {
+        status: 400,
+        headers: vec![("content-type".into(), "application/json".into())],
+        body: r#"{"detail":"Unsupported parameter: xyz"}"#.into(),
+    };
+    for account in &upstream.accounts {
+        upstream.fake.default_script(account, refusal.clone());
+    }
+    let native = gateway.post(PATH, &native_body("hi")).send().await.unwrap();
+    assert_eq!(
+        (native.status().as_u16(), native.text().await.unwrap()),
+        (400, r#"{"detail":"Unsupported parameter: xyz"}"#.to_owned())
+    );
+    let openai = gateway.post("/v1/responses", &json!({"model": "gpt-5.5", "input": "hi"})).send().await.unwrap();
+    assert_eq!(openai.status(), 400);
+    assert_eq!(openai.json::<Value>().await.unwrap()["error"]["message"], "Unsupported parameter: xyz");
+    assert_eq!(upstream.responses().len(), 2, "a refused request is not tried elsewhere");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_cut_ends_with_a_failure_and_is_recorded_as_estimated() {
+    let upstream = Upstream::start(1).await;
+    let gateway = Gateway::before(&upstream).await;
+    upstream.fake.default_script(&upstream.accounts[0], Script::cut_after(7));
+    let native = gateway.post(PATH, &native_body("hi")).send().await.unwrap().text().await.unwrap();
+    assert_eq!(native.matches("event: response.output_text.delta").count(), 7);
+    let last = events(&native).pop().unwrap();
+    assert_eq!(
+        (last["type"].as_str(), last["response"]["error"]["code"].as_str()),
+        (Some("response.failed"), Some("stream_incomplete"))
+    );
+    let whole = gateway.post("/v1/responses", &json!({"model": "gpt-5.5", "input": "hi"})).send().await.unwrap();
+    assert_eq!(whole.status(), 502);
+    for row in gateway.exchanges(2).await {
+        assert_eq!(
+            (row.status.as_str(), row.is_estimated, row.error_code.as_deref()),
+            ("error", true, Some("stream_incomplete"))
+        );
+        assert!(row.usage.is_some_and(|usage| usage.output >= 7));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reasoning_that_another_account_made_is_dropped_and_the_answer_says_so() {
+    let upstream = Upstream::start(2).await;
+    let gateway = Gateway::before(&upstream).await;
+    let thinking = fake_chatgpt::Answer { reasoning: true, ..Default::default() };
+    for account in &upstream.accounts {
+        upstream.fake.default_script(account, Script::Answer(thinking.clone()));
+    }
+    let mut body = native_body("hi");
+    body["include"] = json!(["reasoning.encrypted_content"]);
+    let first = gateway.post(PATH, &body).send().await.unwrap().text().await.unwrap();
+    let items: Vec<Value> = events(&first)
+        .into_iter()
+        .filter(|event| event["type"] == "response.output_item.done")
+        .map(|event| event["item"].clone())
+        .collect();
+    assert!(items[0]["encrypted_content"].is_string());
+    let maker = upstream.responses()[0].account.clone().unwrap();
+    let maker = upstream.accounts.iter().find(|account| account.name() == maker).unwrap();
+    upstream.fake.default_script(maker, Script::usage_limit(600));
+    body["input"].as_array_mut().unwrap().extend(items);
+    let second = gateway.post(PATH, &body).send().await.unwrap();
+    let dropped = second.headers().get("x-codex-lb-dropped").map(|value| value.to_str().unwrap().to_owned());
+    assert!(second.text().await.unwrap().contains("response.completed"));
+    assert_eq!(dropped.as_deref(), Some("encrypted_content=1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_never_answers_is_a_timeout_and_one_that_is_gone_a_503() {
+    let upstream = Upstream::start(1).await;
+    let mut setup = Setup::new(&upstream);
+    setup.set("CODEX_LB_UPSTREAM__FIRST_BYTE_TIMEOUT", "200ms");
+    let gateway = setup.serve().await;
+    let place = fake_chatgpt::SilencePlace::BeforeHead;
+    upstream.fake.default_script(&upstream.accounts[0], Script::Silence { place, duration_ms: None });
+    let silent = gateway.post(PATH, &native_body("hi")).send().await.unwrap();
+    assert_eq!(silent.status(), 504);
+    upstream.fake.shutdown().await;
+    let gone = gateway.post(PATH, &native_body("hi")).timeout(Duration::from_secs(20)).send().await.unwrap();
+    assert_eq!(gone.status(), 503);
+    assert_eq!(gone.json::<Value>().await.unwrap()["error"]["code"], "upstream_unavailable");
+}
