@@ -15,7 +15,7 @@ run: ## Builds the gateway and runs it on the default ports.
 
 demo: ## Runs the gateway against a fake ChatGPT with three accounts and some traffic; Ctrl-C ends it.
 	@testing/setup.sh build
-	cargo build --package codex-lb --package fake-chatgpt
+	cargo build --workspace --bins
 	@python3 testing/demo.py
 
 test: setup ## Checks format, lints and dependencies, and runs all tests on SQLite, PostgreSQL and with real clients.

@@ -100,7 +100,7 @@ def run_rust_tests(context: Context) -> int:
 
 
 def run_client_tests(context: Context) -> int:
-    context.command("cargo", "build", "--locked", "--package", "codex-lb", "--package", "fake-chatgpt")
+    context.command("cargo", "build", "--locked", "--workspace", "--bins")
     return python_tests_passed(context.command(".venv/bin/pytest", "testing/clients"))
 
 
