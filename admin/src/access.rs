@@ -32,22 +32,22 @@ pub struct PeerAddress(pub SocketAddr);
 
 /// Who really called, proven by the socket or by the data plane's signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// Where from.
-    pub ip: IpAddr,
+    pub(crate) ip: IpAddr,
     /// Whether it spoke TLS to us.
-    pub is_tls: bool,
+    pub(crate) is_tls: bool,
     /// Whether a header says that somebody stands in between.
-    pub was_forwarded: bool,
+    pub(crate) was_forwarded: bool,
 }
 
 /// May look.
 #[derive(Clone, Copy, Debug)]
-pub struct Viewer(());
+pub(crate) struct Viewer(());
 
 /// May change things.
 #[derive(Clone, Copy, Debug)]
-pub struct Admin(());
+pub(crate) struct Admin(());
 
 /// What a page of another origin cannot send without asking first: a header of our own. Every mutation needs it, with
 /// any value.

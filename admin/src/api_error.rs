@@ -134,7 +134,9 @@ impl ApiError {
             Self::HopHeader => "Only the data plane may say for whom it speaks.",
             Self::LocalOnly { port } => return local_only(*port),
             Self::ForeignOrigin => "Changes may only be made from the dashboard itself, not from another page.",
-            Self::NoRequestHeader => "Send the header `x-codex-lb-request: 1` with every request that changes something.",
+            Self::NoRequestHeader => {
+                "Send the header `x-codex-lb-request: 1` with every request that changes something."
+            }
             Self::Invalid { message, .. } => return message.clone(),
             Self::NotJson => "Send a JSON body with `content-type: application/json`.",
             Self::TooLarge => "The body is larger than 2 MiB. Send less at once.",

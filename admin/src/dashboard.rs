@@ -10,6 +10,7 @@ use crate::middleware::is_api_path;
 const PAGE: &str = include_str!("../dashboard-plain/index.html");
 const SCRIPT: &str = include_str!("../dashboard-plain/app.js");
 const STYLE: &str = include_str!("../dashboard-plain/style.css");
+const ICON: &str = include_str!("../dashboard-plain/icon.svg");
 
 /// `GET /`
 pub(crate) async fn page() -> Response {
@@ -26,12 +27,17 @@ pub(crate) async fn style() -> Response {
     file("text/css; charset=utf-8", STYLE)
 }
 
+/// `GET /icon.svg`
+pub(crate) async fn icon() -> Response {
+    file("image/svg+xml", ICON)
+}
+
 /// Paths that nothing else answers: the page for a browser that follows a link into it, and 404 for everybody else.
 pub(crate) async fn fallback(method: Method, uri: http::Uri, headers: HeaderMap) -> Result<Response, ApiError> {
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let wants_page = accepts.flat_map(|value| value.split(',')).any(|range| {
-        range.split(';').next().is_some_and(|range| range.trim().eq_ignore_ascii_case("text/html"))
-    });
+    let wants_page = accepts
+        .flat_map(|value| value.split(','))
+        .any(|range| range.split(';').next().is_some_and(|range| range.trim().eq_ignore_ascii_case("text/html")));
     if method == Method::GET && wants_page && !is_api_path(uri.path()) {
         return Ok(page().await);
     }

@@ -47,6 +47,7 @@ fn open() -> Router<Arc<SharedState>> {
         .route("/", routing::get(dashboard::page))
         .route("/app.js", routing::get(dashboard::script))
         .route("/style.css", routing::get(dashboard::style))
+        .route("/icon.svg", routing::get(dashboard::icon))
         .route("/health", routing::get(health::live))
         .route("/health/live", routing::get(health::live))
         .route("/health/ready", routing::get(health::ready))

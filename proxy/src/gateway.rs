@@ -137,7 +137,8 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         match context {
             Context::Leg(order, _) => {
-                *upstream_request = leg_headers::build(session.req_header(), order, &self.plane.state.config.upstream)?;
+                let (version, config) = (upstream_request.version, &self.plane.state.config.upstream);
+                *upstream_request = leg_headers::build(session.req_header(), version, order, config)?;
                 Ok(())
             }
             Context::Hop => hop::rewrite(&self.plane, session, upstream_request),

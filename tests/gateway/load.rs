@@ -1,6 +1,6 @@
 //! Many exchanges at once.
 
-use fake_chatgpt::{Answer, Script};
+use fake_chatgpt::{Answer, Script, Totals};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
@@ -30,11 +30,12 @@ async fn usage_of_a_thousand_concurrent_streams_equals_what_upstream_reported() 
         })
         .await;
         let reported: Vec<_> = upstream.accounts.iter().map(|account| upstream.fake.totals(account)).collect();
+        let sum = |tokens: fn(&Totals) -> u64| i64::try_from(reported.iter().map(tokens).sum::<u64>()).unwrap();
         assert_eq!(totals.requests, 1_000);
-        assert_eq!(totals.input_tokens, reported.iter().map(|totals| totals.input).sum::<u64>(), "{database:?}");
-        assert_eq!(totals.cached_input_tokens, reported.iter().map(|totals| totals.cached).sum::<u64>());
-        assert_eq!(totals.output_tokens, reported.iter().map(|totals| totals.output).sum::<u64>());
-        assert_eq!(totals.reasoning_tokens, reported.iter().map(|totals| totals.reasoning).sum::<u64>());
+        assert_eq!(totals.input_tokens, sum(|totals| totals.input), "{database:?}");
+        assert_eq!(totals.cached_input_tokens, sum(|totals| totals.cached), "{database:?}");
+        assert_eq!(totals.output_tokens, sum(|totals| totals.output), "{database:?}");
+        assert_eq!(totals.reasoning_tokens, sum(|totals| totals.reasoning), "{database:?}");
         assert!(reported.iter().all(|totals| totals.completed > 0), "every account took part: {reported:?}");
     }
 }

@@ -13,29 +13,29 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Longest wait for anything that happens behind an answer.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Which database a gateway uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Database {
+pub(crate) enum Database {
     Sqlite,
     Postgres,
 }
 
 /// A fake upstream with accounts, and what the gateway needs to find it.
-pub struct Upstream {
-    pub fake: FakeChatGpt,
-    pub accounts: Vec<FakeAccount>,
+pub(crate) struct Upstream {
+    pub(crate) fake: FakeChatGpt,
+    pub(crate) accounts: Vec<FakeAccount>,
 }
 
 impl Upstream {
     /// A plain HTTP/1.1 upstream.
-    pub async fn start(accounts: usize) -> Self {
+    pub(crate) async fn start(accounts: usize) -> Self {
         Self::with(FakeChatGpt::builder().start().await.unwrap(), accounts)
     }
 
     /// An HTTP/2 upstream over TLS.
-    pub async fn start_http2(accounts: usize) -> Self {
+    pub(crate) async fn start_http2(accounts: usize) -> Self {
         Self::with(FakeChatGpt::builder().tls(true).http2(true).start().await.unwrap(), accounts)
     }
 
@@ -45,20 +45,20 @@ impl Upstream {
     }
 
     /// Requests for a model answer that reached upstream.
-    pub fn responses(&self) -> Vec<fake_chatgpt::RequestRecord> {
+    pub(crate) fn responses(&self) -> Vec<fake_chatgpt::RequestRecord> {
         self.fake.requests().into_iter().filter(fake_chatgpt::RequestRecord::is_responses).collect()
     }
 }
 
 /// How a gateway is started.
-pub struct Setup {
+pub(crate) struct Setup {
     data_dir: TempDir,
     environment: Vec<(String, String)>,
 }
 
 impl Setup {
     /// A gateway in front of `upstream`, on SQLite, that holds all its accounts.
-    pub fn new(upstream: &Upstream) -> Self {
+    pub(crate) fn new(upstream: &Upstream) -> Self {
         let setup = Self::without_accounts(&upstream.fake);
         if !upstream.accounts.is_empty() {
             let files: Vec<String> = upstream
@@ -78,7 +78,7 @@ impl Setup {
     }
 
     /// The same on another database.
-    pub fn on(upstream: &Upstream, database: Database) -> Self {
+    pub(crate) fn on(upstream: &Upstream, database: Database) -> Self {
         match database {
             Database::Sqlite => Self::new(upstream),
             Database::Postgres => {
@@ -95,7 +95,7 @@ impl Setup {
     }
 
     /// A gateway with an empty pool.
-    pub fn without_accounts(fake: &FakeChatGpt) -> Self {
+    pub(crate) fn without_accounts(fake: &FakeChatGpt) -> Self {
         let data_dir = TempDir::new().unwrap();
         let mut setup = Self { data_dir, environment: Vec::new() };
         let data_dir = setup.data_dir.path().to_string_lossy().into_owned();
@@ -116,13 +116,13 @@ impl Setup {
     }
 
     /// Sets an environment variable of the gateway.
-    pub fn set(&mut self, name: &str, value: &str) -> &mut Self {
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> &mut Self {
         self.environment.retain(|(known, _)| known != name);
         self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.data_dir.path().join(name)
     }
 
@@ -134,12 +134,12 @@ impl Setup {
     }
 
     /// Runs a command to its end.
-    pub fn command(&self, arguments: &[&str]) -> Finished {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Finished {
         Finished(self.process(arguments).output().unwrap())
     }
 
     /// Opens the gateway's database.
-    pub async fn store(&self) -> Store {
+    pub(crate) async fn store(&self) -> Store {
         let url = self.environment.iter().find(|(name, _)| name == "CODEX_LB_DATABASE_URL");
         let url = match url {
             Some((_, url)) => url.parse().unwrap(),
@@ -149,12 +149,12 @@ impl Setup {
     }
 
     /// Makes an api key and returns its secret.
-    pub fn key(&self, name: &str) -> String {
+    pub(crate) fn key(&self, name: &str) -> String {
         self.command(&["keys", "create", "--name", name]).expect_success().trim().to_owned()
     }
 
     /// Asks for a key of every caller, from the next start on.
-    pub async fn require_keys(&self) {
+    pub(crate) async fn require_keys(&self) {
         let store = self.store().await;
         store.migrate().await.unwrap();
         let access = codex_lb_shared::domain::settings::AccessSettings { api_key_auth: true, ..Default::default() };
@@ -164,7 +164,7 @@ impl Setup {
     }
 
     /// Starts serving and waits until it says so.
-    pub async fn serve(self) -> Gateway {
+    pub(crate) async fn serve(self) -> Gateway {
         let mut child = self.process(&["serve"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let (lines, log) = mpsc::channel();
         let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -175,8 +175,8 @@ impl Setup {
             match log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
                     let parsed: Value = serde_json::from_str(&line).unwrap_or_default();
-                    if parsed["fields"]["message"] == "codex-lb is serving" {
-                        break parsed["fields"].clone();
+                    if parsed["message"] == "codex-lb is serving" {
+                        break parsed;
                     }
                     seen.push(line);
                 }
@@ -227,17 +227,17 @@ fn new_postgres_database() -> String {
 }
 
 /// A command that ended.
-pub struct Finished(Output);
+pub(crate) struct Finished(Output);
 
 impl Finished {
     /// What it printed, if it succeeded.
-    pub fn expect_success(&self) -> String {
+    pub(crate) fn expect_success(&self) -> String {
         assert!(self.0.status.success(), "{self:?}");
         String::from_utf8_lossy(&self.0.stdout).into_owned()
     }
 
     /// What it complained, if it failed.
-    pub fn expect_failure(&self) -> String {
+    pub(crate) fn expect_failure(&self) -> String {
         assert!(!self.0.status.success(), "{self:?}");
         assert_eq!(self.0.status.code(), Some(1), "{self:?}");
         String::from_utf8_lossy(&self.0.stderr).into_owned()
@@ -252,35 +252,35 @@ impl std::fmt::Debug for Finished {
 }
 
 /// A gateway that serves.
-pub struct Gateway {
-    pub proxy_url: String,
-    pub admin_url: String,
-    pub metrics_url: String,
-    pub setup: Setup,
-    pub http: reqwest::Client,
-    pub store: Store,
+pub(crate) struct Gateway {
+    pub(crate) proxy_url: String,
+    pub(crate) admin_url: String,
+    pub(crate) metrics_url: String,
+    pub(crate) setup: Setup,
+    pub(crate) http: reqwest::Client,
+    pub(crate) store: Store,
     child: Child,
     log: std::sync::Arc<std::sync::RwLock<Vec<String>>>,
 }
 
 impl Gateway {
     /// A gateway on SQLite in front of `upstream`.
-    pub async fn before(upstream: &Upstream) -> Self {
+    pub(crate) async fn before(upstream: &Upstream) -> Self {
         Setup::new(upstream).serve().await
     }
 
     /// A POST of JSON to the data plane.
-    pub fn post(&self, path: &str, body: &Value) -> reqwest::RequestBuilder {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> reqwest::RequestBuilder {
         self.http.post(format!("{}{path}", self.proxy_url)).json(body)
     }
 
     /// Everything the log holds so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.log.read().unwrap().join("\n")
     }
 
     /// The newest exchanges, once there are at least `count`.
-    pub async fn exchanges(&self, count: usize) -> Vec<LoggedExchange> {
+    pub(crate) async fn exchanges(&self, count: usize) -> Vec<LoggedExchange> {
         let page = PageRequest { limit: 200, ..PageRequest::default() };
         eventually("the exchanges are recorded", async || {
             let rows = self.store.recent_exchanges(&page).await.unwrap();
@@ -290,12 +290,12 @@ impl Gateway {
     }
 
     /// The totals of everything recorded.
-    pub async fn totals(&self) -> UsageTotals {
+    pub(crate) async fn totals(&self) -> UsageTotals {
         self.store.usage_totals(Timestamp::from_unix_ms(0), Timestamp::from_unix_ms(i64::MAX)).await.unwrap()
     }
 
     /// Stops it as Kubernetes does.
-    pub fn stop(&mut self) -> ExitStatus {
+    pub(crate) fn stop(&mut self) -> ExitStatus {
         let sent = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
         assert!(sent.success());
         let deadline = Instant::now() + PATIENCE;
@@ -320,7 +320,7 @@ impl Drop for Gateway {
 }
 
 /// Asks again and again until there is an answer, within [`PATIENCE`].
-pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(answer) = probe().await {
@@ -332,13 +332,13 @@ pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>
 }
 
 /// A request that a native Codex client could send.
-pub fn native_body(prompt: &str) -> Value {
+pub(crate) fn native_body(prompt: &str) -> Value {
     json!({"model": "gpt-5.5", "stream": true, "store": false, "instructions": "",
         "input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": prompt}]}]})
 }
 
 /// The data of each event of a stream.
-pub fn events(stream: &str) -> Vec<Value> {
+pub(crate) fn events(stream: &str) -> Vec<Value> {
     let data = stream.lines().filter_map(|line| line.strip_prefix("data: "));
     data.map(|data| serde_json::from_str(data).unwrap_or_else(|error| panic!("{error} in {data}"))).collect()
 }

@@ -125,6 +125,11 @@ fn judge_refusal(
     tried: Tried,
     now: Timestamp,
 ) -> Verdict {
+    // A gateway status tells of a broken way to the model, whatever its body calls itself: the same account has the
+    // same way, another one may not.
+    if matches!(status, 502..=504) {
+        return server_failure(tried);
+    }
     if let Some(verdict) = judge_code(error, retry_after, tried, now) {
         return verdict;
     }

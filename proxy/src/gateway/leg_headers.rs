@@ -33,8 +33,14 @@ const NEVER: [&str; 2] = ["x-codex-installation-id", "x-codex-lb-"];
 ///
 /// # Errors
 /// When a configured or stored value is no header value.
-pub(super) fn build(client: &RequestHeader, order: &LegOrder, config: &UpstreamConfig) -> Result<RequestHeader> {
+pub(super) fn build(
+    client: &RequestHeader,
+    upstream_version: http::Version,
+    order: &LegOrder,
+    config: &UpstreamConfig,
+) -> Result<RequestHeader> {
     let mut request = RequestHeader::build(Method::POST, order.path.as_bytes(), Some(24))?;
+    request.set_version(upstream_version);
     request.insert_header(header::HOST, &order.authority)?;
     let hop_by_hop = connection_options(&client.headers);
     let is_native = is_native_codex(&client.headers);

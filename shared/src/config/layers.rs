@@ -3,6 +3,7 @@
 //! Knows no key's meaning: that a name exists at all is read off the defaults, which are complete.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
@@ -102,7 +103,8 @@ impl Layers {
         let path = directory.join(".env.local");
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+            // Whoever needs the directory itself says what is wrong with it.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return None,
             Err(error) => {
                 let problem = format!("cannot be read: {error}");
                 self.issues.push(file_issue(&path, problem, "make it readable, or remove it"));

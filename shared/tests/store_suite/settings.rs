@@ -58,7 +58,7 @@ both_databases! {
     async fn a_group_that_does_not_read_is_an_error_that_names_it_and_no_default(db: Database) {
         let groups = [
             ("insert into settings values ('access', '{\"keylessAccess\": \"secret words\"}', 1, 0)", "access"),
-            ("insert into settings values ('routing', '{\"fromTheFuture\": 1}', 1, 0)", "routing"),
+            ("insert into settings values ('routing', '{\"strategy\": 1}', 1, 0)", "routing"),
         ];
         for (insert, group) in groups {
             db.execute(insert).await;
@@ -68,6 +68,11 @@ both_databases! {
             assert!(!format!("{error:?}").contains("secret words"));
             db.execute("delete from settings").await;
         }
+    }
+
+    async fn a_field_that_a_newer_version_wrote_is_passed_over(db: Database) {
+        db.execute("insert into settings values ('routing', '{\"fromTheFuture\": 1}', 1, 0)").await;
+        assert_eq!(db.store.load_settings().await.unwrap(), Settings::default());
     }
 
     async fn the_model_catalog_is_saved_only_when_it_differs(db: Database) {

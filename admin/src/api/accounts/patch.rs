@@ -14,8 +14,8 @@ use serde::Deserialize;
 use super::view::AccountView;
 use crate::access::Admin;
 use crate::api_error::ApiError;
-use crate::extract::{self, IdInPath, JsonBody};
 use crate::effect;
+use crate::extract::{self, IdInPath, JsonBody};
 
 /// No account serves more at once.
 const CONCURRENCY_CAP_MAX: u32 = 1_000;

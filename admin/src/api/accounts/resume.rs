@@ -20,5 +20,9 @@ pub(crate) async fn resume(
     State(state): State<Arc<SharedState>>,
     IdInPath(id): IdInPath<AccountId>,
 ) -> Result<Json<AccountView>, ApiError> {
+    if let Some(pooled) = state.pool.snapshot().find(id) {
+        // Failures of before no longer make it sit out.
+        pooled.live.note_success();
+    }
     set_status(&state, id, &AccountStatus::ACTIVE).await
 }

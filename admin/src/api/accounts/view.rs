@@ -12,7 +12,7 @@ use crate::api_error::ApiError;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct AccountView {
+pub(crate) struct AccountView {
     id: AccountId,
     email: String,
     alias: Option<String>,

@@ -10,7 +10,7 @@ use crate::api_error::ApiError;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ApiKeyView {
+pub(crate) struct ApiKeyView {
     id: ApiKeyId,
     name: String,
     /// The secret's first characters.

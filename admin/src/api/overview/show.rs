@@ -20,6 +20,16 @@ use crate::metrics::accounts_by_state;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
+/// Every state has its number, also when it is zero.
+const STATES: [AccountState; 6] = [
+    AccountState::Active,
+    AccountState::RateLimited,
+    AccountState::QuotaExceeded,
+    AccountState::Paused,
+    AccountState::ReauthRequired,
+    AccountState::Deactivated,
+];
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Query {
@@ -83,10 +93,7 @@ pub(crate) async fn show(
         by_account: store.usage_by_account(from, to).await?,
         by_api_key: store.usage_by_api_key(from, to).await?,
         by_model: store.usage_by_model(from, to).await?,
-        accounts_by_state: AccountState::ALL
-            .into_iter()
-            .map(|account_state| (account_state.as_str(), counts.get(&account_state).copied().unwrap_or(0)))
-            .collect(),
+        accounts_by_state: STATES.map(|of| (of.as_str(), counts.get(&of).copied().unwrap_or(0))).into(),
     }))
 }
 

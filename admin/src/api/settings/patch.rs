@@ -39,26 +39,30 @@ pub(crate) async fn patch(
     }
 }
 
-async fn change<T: Serialize + DeserializeOwned + Default + Sync>(
+async fn change<T: Serialize + DeserializeOwned + Default>(
     state: &SharedState,
     group: SettingsGroup,
     patch: Patch,
 ) -> Result<Response, ApiError> {
-    let stored = state.store.load_settings_group::<T>(group).await?;
+    // As it stands, not as we read it: fields that only a newer version knows must survive a change made here.
+    let stored = state.store.load_settings_group::<Map<String, Value>>(group).await?;
     if stored.version != patch.version {
         return Err(StoreError::Conflict { action: "change a group of settings" }.into());
     }
-    let value: T = merged(&stored.value, patch.value).map_err(|error| does_not_fit(&error))?;
-    let version = state.store.save_settings_group(group, &value, patch.version, clock::now()).await?;
+    refuse_unknown::<T>(&patch.value)?;
+    let mut fields = stored.value;
+    fields.extend(patch.value);
+    let value: T = serde_json::from_value(Value::Object(fields.clone())).map_err(|error| does_not_fit(&error))?;
+    let version = state.store.save_settings_group(group, &fields, patch.version, clock::now()).await?;
     effect::settings_changed(state).await?;
     Ok(Json(GroupView { version, value }).into_response())
 }
 
-/// The group with some of its fields replaced; the group's own type refuses what does not belong there.
-fn merged<T: Serialize + DeserializeOwned>(group: &T, changes: Map<String, Value>) -> Result<T, serde_json::Error> {
-    let mut fields = serde_json::to_value(group)?;
-    if let Value::Object(fields) = &mut fields {
-        fields.extend(changes);
+/// Reading passes over fields that it does not know, so a mistyped one would seem to be set.
+fn refuse_unknown<T: Serialize + Default>(changes: &Map<String, Value>) -> Result<(), ApiError> {
+    let known = serde_json::to_value(T::default()).unwrap_or_default();
+    match changes.keys().find(|name| known.get(name.as_str()).is_none()) {
+        Some(_) => Err(ApiError::invalid_field("value", "This group has no field of that name.")),
+        None => Ok(()),
     }
-    serde_json::from_value(fields)
 }

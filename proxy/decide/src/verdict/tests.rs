@@ -31,6 +31,7 @@ fn every_reply_has_its_verdict() {
         r#"{"error":{"message":"x","type":"invalid_request_error","param":null,"code":"invalid_encrypted_content"}}"#;
     let encrypted_by_text = r#"{"error":{"message":"The encrypted content gAAA could not be verified.","code":null}}"#;
     let unsupported = r#"{"detail":"The 'gpt-x' model is not supported when using Codex with a ChatGPT account."}"#;
+    let overloaded = r#"{"error":{"code":"server_is_overloaded","message":"x"}}"#;
     let failed_limit = r#"{"type":"response.failed","response":{"error":{"code":"rate_limit_exceeded","message":"try again in 20ms"}}}"#;
     let failed_server = r#"{"type":"response.failed","response":{"error":{"code":"server_error","message":"x"}}}"#;
     let failed_capacity = r#"{"type":"error","error":{"message":"Selected model is at capacity."}}"#;
@@ -43,6 +44,7 @@ fn every_reply_has_its_verdict() {
         ("500", refused(500, "{}"), A::Failure, N::SameAccount(SAME_ACCOUNT_PAUSE)),
         ("502", refused(502, "<html>"), A::Failure, N::NextAccount),
         ("503", refused(503, "{}"), A::Failure, N::NextAccount),
+        ("503 overloaded", refused(503, overloaded), A::Failure, N::NextAccount),
         ("504", refused(504, ""), A::Failure, N::NextAccount),
         ("429 with resets_at", refused(429, usage_limit), A::RateLimited(in_ms(60_000)), N::NextAccount),
         ("429 with resets_in", refused(429, usage_limit_in), A::RateLimited(in_ms(120_000)), N::NextAccount),

@@ -1,0 +1,15 @@
+//! The control plane as its callers see it: the real router over a real database, and real sockets where they matter.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+mod access;
+mod accounts;
+mod api_keys;
+mod listening;
+mod pages;
+mod settings;
+mod sync_models;
+mod usage;
+mod zz_page;
