@@ -15,7 +15,8 @@ async fn what_is_wrong_with_a_request_is_said_in_openai_s_shape() {
     let big = native_body(&"x".repeat(200 * 1024)).to_string();
     let bomb = zstd::encode_all(big.as_bytes(), 3).unwrap();
     let fine = native_body("hi").to_string();
-    let cases: Vec<(&str, Option<&str>, Vec<u8>, u16, Option<&str>)> = vec![
+    type Case<'a> = (&'a str, Option<&'a str>, Vec<u8>, u16, Option<&'a str>);
+    let cases: Vec<Case<'_>> = vec![
         (NATIVE, None, b"{".to_vec(), 400, None),
         (NATIVE, None, b"[]".to_vec(), 400, None),
         (NATIVE, None, Vec::new(), 400, None),

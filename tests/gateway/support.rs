@@ -3,12 +3,13 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use codex_lb_shared::clock::Timestamp;
 use codex_lb_shared::store::{LoggedExchange, PageRequest, Store, UsageTotals};
 use fake_chatgpt::{AccountSpec, FakeAccount, FakeChatGpt};
+use parking_lot::RwLock;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -198,12 +199,12 @@ impl Setup {
 }
 
 /// Keeps draining the log, so that the gateway never blocks on it, and keeps what was said.
-fn parking(log: mpsc::Receiver<String>) -> std::sync::Arc<std::sync::RwLock<Vec<String>>> {
-    let kept = std::sync::Arc::new(std::sync::RwLock::new(Vec::new()));
-    let keeper = std::sync::Arc::clone(&kept);
+fn parking(log: mpsc::Receiver<String>) -> Arc<RwLock<Vec<String>>> {
+    let kept = Arc::<RwLock<Vec<String>>>::default();
+    let keeper = Arc::clone(&kept);
     std::thread::spawn(move || {
         for line in log {
-            keeper.write().unwrap().push(line);
+            keeper.write().push(line);
         }
     });
     kept
@@ -260,7 +261,7 @@ pub(crate) struct Gateway {
     pub(crate) http: reqwest::Client,
     pub(crate) store: Store,
     child: Child,
-    log: std::sync::Arc<std::sync::RwLock<Vec<String>>>,
+    log: Arc<RwLock<Vec<String>>>,
 }
 
 impl Gateway {
@@ -276,7 +277,7 @@ impl Gateway {
 
     /// Everything the log holds so far.
     pub(crate) fn log(&self) -> String {
-        self.log.read().unwrap().join("\n")
+        self.log.read().join("\n")
     }
 
     /// The newest exchanges, once there are at least `count`.

@@ -32,10 +32,7 @@ impl BodyBudget {
     /// A budget of so many bytes.
     pub(crate) fn new(bytes_max: usize) -> Self {
         let units = (bytes_max / UNIT_BYTES).clamp(1, u32::MAX as usize);
-        Self {
-            all: Arc::new(Semaphore::new(units)),
-            keyless: Arc::new(Semaphore::new((units / KEYLESS_PART).max(1))),
-        }
+        Self { all: Arc::new(Semaphore::new(units)), keyless: Arc::new(Semaphore::new((units / KEYLESS_PART).max(1))) }
     }
 
     /// Memory for a body that has not been read yet: none.
