@@ -110,7 +110,9 @@ function showList(list, items, create) {
 
 /** Runs what a button asks for, once at a time, and then looks again. */
 async function act(button, work) {
-  button.disabled = true;
+  // Not `disabled`: that would take the focus away.
+  if (button.ariaDisabled === 'true') return;
+  button.ariaDisabled = 'true';
   if (!loadFailed) showTrouble(null);
   try {
     await work();
@@ -118,7 +120,7 @@ async function act(button, work) {
   } catch (error) {
     showTrouble(error);
   } finally {
-    button.disabled = false;
+    button.ariaDisabled = null;
   }
 }
 

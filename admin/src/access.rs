@@ -104,10 +104,10 @@ pub(crate) async fn guard_mutations(request: Request, next: Next) -> Result<Resp
         return Err(ApiError::NoRequestHeader);
     }
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.ip);
+    let peer = request.extensions().get::<Peer>().map(|peer| tracing::field::display(peer.ip));
     let response = next.run(request).await;
     if response.status().is_success() {
-        info!(%method, path, peer = ?peer, "something was changed through the control plane");
+        info!(%method, path, peer, "something was changed through the control plane");
     }
     Ok(response)
 }

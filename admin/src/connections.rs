@@ -21,8 +21,6 @@ use crate::access::PeerAddress;
 
 /// Connections at once; whoever comes then waits in the operating system's queue.
 const CONNECTIONS_MAX: usize = 256;
-/// Longest time without a byte in either direction. Longer than any request may take.
-const SILENCE_MAX: Duration = Duration::from_secs(75);
 
 /// Accepts within the bounds.
 pub(crate) struct Bounded<L> {
@@ -32,8 +30,9 @@ pub(crate) struct Bounded<L> {
 }
 
 impl<L> Bounded<L> {
-    pub(crate) fn new(listener: L) -> Self {
-        Self::with_bounds(listener, CONNECTIONS_MAX, SILENCE_MAX)
+    /// `silence_max` is the longest time without a byte in either direction; more than any request may take.
+    pub(crate) fn new(listener: L, silence_max: Duration) -> Self {
+        Self::with_bounds(listener, CONNECTIONS_MAX, silence_max)
     }
 
     fn with_bounds(listener: L, connections_max: usize, silence_max: Duration) -> Self {
@@ -133,7 +132,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_beyond_the_bound_waits_until_one_ends() {
-        let (mut listener, address) = listener(1, SILENCE_MAX).await;
+        let (mut listener, address) = listener(1, Duration::from_secs(60)).await;
         let (_first, _second) =
             (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
         let (accepted, _) = listener.accept().await;

@@ -21,6 +21,11 @@ use crate::{jobs, metrics};
 
 /// Longest wait for requests that are running at a stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// When a silent TCP connection is closed.
+const SILENCE_MAX: Duration = Duration::from_secs(75);
+/// When a silent connection of the data plane is closed: late, because it keeps them for its next request, and one that
+/// we close may be the one it is about to use.
+const HOP_SILENCE_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// Why the control plane could not start.
 #[derive(Debug, thiserror::Error)]
@@ -123,12 +128,14 @@ async fn bind_hop_socket(data_dir: &Path) -> Result<HopSocket, ServeError> {
 
 async fn serve_tcp(listener: TcpListener, router: Router, stopping: CancellationToken) {
     let service = router.into_make_service_with_connect_info::<PeerAddress>();
-    let served = axum::serve(Bounded::new(listener), service).with_graceful_shutdown(stopping.cancelled_owned());
+    let served =
+        axum::serve(Bounded::new(listener, SILENCE_MAX), service).with_graceful_shutdown(stopping.cancelled_owned());
     report_end(served.await);
 }
 
 async fn serve_hop(listener: tokio::net::UnixListener, router: Router, stopping: CancellationToken) {
-    let served = axum::serve(Bounded::new(listener), router).with_graceful_shutdown(stopping.cancelled_owned());
+    let served =
+        axum::serve(Bounded::new(listener, HOP_SILENCE_MAX), router).with_graceful_shutdown(stopping.cancelled_owned());
     report_end(served.await);
 }
 
