@@ -12,4 +12,3 @@ mod pages;
 mod settings;
 mod sync_models;
 mod usage;
-mod zz_page;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::Plane;
 
-pub(crate) fn exchange(minutes_ago: i64) -> ExchangeRecord {
+fn exchange(minutes_ago: i64) -> ExchangeRecord {
     ExchangeRecord {
         id: ExchangeId::generate(),
         requested_at: Timestamp::from_unix_ms(clock::now().as_unix_ms() - minutes_ago * 60_000),
