@@ -10,6 +10,7 @@ use codex_lb_shared::clock::Timestamp;
 use codex_lb_shared::config::Config;
 use codex_lb_shared::domain::api_key::{ApiKey, ApiKeyHash, SECRET_PREFIX};
 use codex_lb_shared::domain::settings::KeylessAccess;
+use codex_lb_shared::hop::is_forwarding_header;
 use codex_lb_shared::ids::ApiKeyId;
 use codex_lb_shared::state::SharedState;
 use http::HeaderMap;
@@ -98,10 +99,6 @@ fn presented_key(headers: &HeaderMap) -> Option<&str> {
     bearer.or_else(|| named("x-api-key")).or_else(|| named("api-key")).filter(|key| !key.is_empty())
 }
 
-/// Headers by which a proxy in between tells for whom it speaks.
-const FORWARDING_HEADERS: [&str; 6] =
-    ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via"];
-
 /// What the keyless rule looks at.
 #[derive(Debug, Default)]
 struct KeylessFacts {
@@ -116,7 +113,7 @@ impl KeylessFacts {
     fn read(headers: &HeaderMap, socket_peer: Option<IpAddr>, config: &Config) -> Self {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let socket_peer = socket_peer.map(|ip| ip.to_canonical());
-        let is_forwarded = FORWARDING_HEADERS.iter().any(|name| headers.contains_key(*name));
+        let is_forwarded = headers.keys().any(|name| is_forwarding_header(name.as_str()));
         let trusted = &config.proxy.trusted_proxies;
         let is_trusted = |ip: &IpAddr| trusted.iter().any(|range: &IpNet| range.contains(ip));
         let comes_from_trusted = socket_peer.as_ref().is_some_and(is_trusted);

@@ -1,7 +1,8 @@
 //! The one header on the hop from the data plane's port to the control plane: who the real peer is, signed.
 //!
 //! Without it every remote caller of port 2455 would look like loopback to the dashboard. The secret lives and dies
-//! with the process, so nobody else can make one up.
+//! with the process, so nobody else can make one up. Both planes also agree here on which headers claim to speak for
+//! somebody else.
 
 use std::net::IpAddr;
 
@@ -12,6 +13,15 @@ use sha2::Sha256;
 
 /// The header's name. The control plane refuses it from anyone who did not sign it.
 pub const HOP_HEADER: &str = "x-codex-lb-hop";
+
+/// Headers by which somebody in between tells for whom it speaks, beside everything that begins with `x-forwarded-`.
+const FORWARDING_HEADERS: [&str; 7] =
+    ["forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip"];
+
+/// Whether a header, named in lower case, tells for whom somebody in between speaks.
+pub fn is_forwarding_header(name: &str) -> bool {
+    FORWARDING_HEADERS.contains(&name) || name.starts_with("x-forwarded-")
+}
 
 /// Signs and verifies hop headers.
 pub struct HopSecret([u8; 32]);
@@ -75,6 +85,16 @@ mod tests {
         assert_eq!(secret.verify(&value.replace("203.0.113.9", "127.0.0.1")), None);
         for forged in ["", "127.0.0.1|0|0", "127.0.0.1|0|0|", "|||", "127.0.0.1|0|0|AAAA"] {
             assert_eq!(secret.verify(forged), None, "{forged}");
+        }
+    }
+
+    #[test]
+    fn headers_that_speak_for_somebody_else_are_known() {
+        for name in ["forwarded", "via", "x-real-ip", "x-forwarded-for", "x-forwarded-host", "x-forwarded-whatever"] {
+            assert!(is_forwarding_header(name), "{name}");
+        }
+        for name in ["host", "x-codex-lb-request", "x-codex-window-id", "origin"] {
+            assert!(!is_forwarding_header(name), "{name}");
         }
     }
 }

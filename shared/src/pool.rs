@@ -74,6 +74,8 @@ pub struct Pool {
     pending: parking_lot::Mutex<HashMap<AccountId, writer::PendingWrite>>,
     pending_added: Notify,
     choices: AtomicU64,
+    reloads_begun: AtomicU64,
+    newest_reload: parking_lot::Mutex<u64>,
 }
 
 impl Pool {
@@ -89,6 +91,8 @@ impl Pool {
             pending: parking_lot::Mutex::default(),
             pending_added: Notify::new(),
             choices: AtomicU64::new(1),
+            reloads_begun: AtomicU64::new(0),
+            newest_reload: parking_lot::Mutex::default(),
         });
         pool.reload().await?;
         Ok(pool)
@@ -105,6 +109,7 @@ impl Pool {
     /// # Errors
     /// When the database does not answer or a token does not open; the old snapshot stays.
     pub async fn reload(&self) -> Result<(), PoolError> {
+        let reload = self.reloads_begun.fetch_add(1, Ordering::Relaxed) + 1;
         let stored = self.store.list_accounts().await?;
         let usage: HashMap<AccountId, AccountUsage> = self.store.list_account_usage().await?.into_iter().collect();
         let before = self.snapshot.load_full();
@@ -126,7 +131,12 @@ impl Pool {
             }
             accounts.push(Arc::new(PooledAccount { account: row.account, access_token, live }));
         }
-        self.snapshot.store(Arc::new(PoolSnapshot { accounts }));
+        // Of two reloads that ran side by side the one that read later wins, however long the other one took.
+        let mut newest = self.newest_reload.lock();
+        if *newest < reload {
+            *newest = reload;
+            self.snapshot.store(Arc::new(PoolSnapshot { accounts }));
+        }
         Ok(())
     }
 
@@ -143,10 +153,12 @@ impl Pool {
         }
     }
 
-    /// Takes an account out (or back in) because of an upstream reply, at once here and soon in the database, where
-    /// an operator's pause or a closed login is never overwritten.
+    /// Takes an account out because of an upstream reply, at once here and soon in the database. Neither here nor
+    /// there does it overrule an operator's pause or a login that has ended.
     pub fn apply_status(&self, pooled: &PooledAccount, status: AccountStatus) {
-        pooled.live.set_status(status.clone());
+        if !pooled.live.apply_upstream_status(&status) {
+            return;
+        }
         self.pending.lock().entry(pooled.account.id).or_default().status = Some(status);
         self.pending_added.notify_one();
     }

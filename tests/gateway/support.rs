@@ -166,9 +166,9 @@ impl Setup {
 
     /// Starts serving and waits until it says so.
     pub(crate) async fn serve(self) -> Gateway {
-        let mut child = self.process(&["serve"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut child = Running(self.process(&["serve"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap());
         let (lines, log) = mpsc::channel();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let stderr = BufReader::new(child.0.stderr.take().unwrap());
         std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
         let mut seen = Vec::new();
         let deadline = Instant::now() + PATIENCE;
@@ -181,7 +181,7 @@ impl Setup {
                     }
                     seen.push(line);
                 }
-                Err(_) => panic!("the gateway does not serve: {seen:#?}, {:?}", child.try_wait()),
+                Err(_) => panic!("the gateway does not serve: {seen:#?}, {:?}", child.0.try_wait()),
             }
         };
         let address = |name: &str| serving[name].as_str().unwrap().to_owned();
@@ -260,7 +260,7 @@ pub(crate) struct Gateway {
     pub(crate) setup: Setup,
     pub(crate) http: reqwest::Client,
     pub(crate) store: Store,
-    child: Child,
+    child: Running,
     log: Arc<RwLock<Vec<String>>>,
 }
 
@@ -297,11 +297,11 @@ impl Gateway {
 
     /// Stops it as Kubernetes does.
     pub(crate) fn stop(&mut self) -> ExitStatus {
-        let sent = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        let sent = Command::new("kill").arg(self.child.0.id().to_string()).status().unwrap();
         assert!(sent.success());
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
+            if let Some(status) = self.child.0.try_wait().unwrap() {
                 return status;
             }
             assert!(Instant::now() < deadline, "the gateway does not stop: {}", self.log());
@@ -315,8 +315,17 @@ impl Drop for Gateway {
         if std::thread::panicking() {
             eprintln!("--- the gateway's log ---\n{}", self.log());
         }
-        let (Ok(()) | Err(_)) = self.child.kill();
-        let (Ok(_) | Err(_)) = self.child.wait();
+    }
+}
+
+/// A process that ends with its test, however that ends.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let (Ok(()) | Err(_)) = self.0.kill();
+        let (Ok(_) | Err(_)) = self.0.wait();
     }
 }
 

@@ -3,29 +3,13 @@
 //! Every header by which the client could claim to be somebody else is replaced by one of ours, signed with a secret
 //! of this process, that tells the socket's real peer.
 
-use codex_lb_shared::hop::{HOP_HEADER, HopPeer};
+use codex_lb_shared::hop::{HOP_HEADER, HopPeer, is_forwarding_header};
 use pingora::http::RequestHeader;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use crate::serve::DataPlane;
-
-/// Headers that claim who the client is or where it comes from.
-const CLAIMS: [&str; 12] = [
-    "forwarded",
-    "via",
-    "x-real-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "true-client-ip",
-    "cf-connecting-ip",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-forwarded-port",
-    HOP_HEADER,
-];
 
 /// Where the control plane listens for us.
 pub(super) fn peer(plane: &DataPlane) -> Result<Box<HttpPeer>> {
@@ -36,13 +20,10 @@ pub(super) fn peer(plane: &DataPlane) -> Result<Box<HttpPeer>> {
 
 /// Replaces the client's claims by the signed truth.
 pub(super) fn rewrite(plane: &DataPlane, session: &Session, request: &mut RequestHeader) -> Result<()> {
-    let was_forwarded = CLAIMS.iter().any(|name| request.headers.contains_key(*name));
-    let claims: Vec<http::HeaderName> = request
-        .headers
-        .keys()
-        .filter(|name| CLAIMS.contains(&name.as_str()) || name.as_str().starts_with("x-forwarded-"))
-        .cloned()
-        .collect();
+    let claims: Vec<http::HeaderName> =
+        request.headers.keys().filter(|name| is_forwarding_header(name.as_str())).cloned().collect();
+    let was_forwarded = !claims.is_empty();
+    request.remove_header(HOP_HEADER);
     for name in claims {
         request.remove_header(&name);
     }

@@ -68,6 +68,19 @@ impl AccountLive {
         self.known.lock().status.clone()
     }
 
+    /// Takes over what upstream's reply says, unless a person or the end of a login said more. Whether it did.
+    pub(super) fn apply_upstream_status(&self, status: &AccountStatus) -> bool {
+        let mut known = self.known.lock();
+        let may_change = match known.status.state {
+            AccountState::Active | AccountState::RateLimited | AccountState::QuotaExceeded => true,
+            AccountState::Paused | AccountState::ReauthRequired | AccountState::Deactivated => false,
+        };
+        if may_change {
+            known.status = status.clone();
+        }
+        may_change
+    }
+
     /// Replaces state, reason and end.
     pub(super) fn set_status(&self, status: AccountStatus) {
         self.known.lock().status = status;
@@ -138,6 +151,24 @@ mod tests {
         assert!(live.observe_usage(at(5)));
         assert!(!live.observe_usage(at(4)));
         assert_eq!(live.view(NOW).usage, Some(at(5)));
+    }
+
+    #[test]
+    fn a_reply_of_upstream_never_overrules_a_person_or_the_end_of_a_login() {
+        let status = |state| AccountStatus { state, reason: None, until: None };
+        for (before, is_applied) in [
+            (AccountState::Active, true),
+            (AccountState::RateLimited, true),
+            (AccountState::QuotaExceeded, true),
+            (AccountState::Paused, false),
+            (AccountState::ReauthRequired, false),
+            (AccountState::Deactivated, false),
+        ] {
+            let live = AccountLive::default();
+            live.set_status(status(before));
+            assert_eq!(live.apply_upstream_status(&status(AccountState::RateLimited)), is_applied, "{before:?}");
+            assert_eq!(live.status().state == AccountState::RateLimited, is_applied, "{before:?}");
+        }
     }
 
     #[test]
