@@ -4,14 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
-use codex_lb_shared::account_import::import_login;
+use codex_lb_shared::account_import::{AUTH_FILE_BYTES_MAX, import_login};
 use codex_lb_shared::clock;
 use codex_lb_shared::config::Config;
 
 use crate::{open, output};
-
-/// Largest `auth.json` that is read; real ones have a few kilobytes.
-const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Imports logins. Each file is told; one that fails does not stop the others.
 ///
@@ -28,7 +25,11 @@ pub(crate) async fn import(config: &Config, files: &[PathBuf]) -> anyhow::Result
         };
         match imported {
             Ok(account) => {
-                let what = if account.was_new { "added" } else { "updated" };
+                let what = match (account.was_new, account.kept_newer_tokens) {
+                    (true, _) => "added",
+                    (false, false) => "updated",
+                    (false, true) => "kept the newer tokens of",
+                };
                 let plan = account.plan.as_str();
                 output::print_line(&format!(
                     "{}: {what} account {} ({}, {plan})",
@@ -52,7 +53,7 @@ pub(crate) async fn import(config: &Config, files: &[PathBuf]) -> anyhow::Result
 
 fn read(file: &PathBuf) -> anyhow::Result<String> {
     let length = fs::metadata(file).context("read the file")?.len();
-    if length > FILE_BYTES_MAX {
+    if length > AUTH_FILE_BYTES_MAX as u64 {
         bail!("the file has {length} bytes, which is no auth.json");
     }
     fs::read_to_string(file).context("read the file")

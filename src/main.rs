@@ -26,6 +26,9 @@ fn main() -> ExitCode {
         output::complain("another TLS provider was installed first; this is a bug, please report it");
         return ExitCode::FAILURE;
     }
+    // Each stream takes two descriptors, and login shells often allow a thousand. Where the limit stays, so does a
+    // smaller number of streams; nothing else depends on it.
+    let (Ok(_) | Err(_)) = rlimit::increase_nofile_limit(u64::MAX);
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

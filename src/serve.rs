@@ -2,6 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use codex_lb_shared::config::Config;
@@ -13,6 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::open;
+
+/// Longest wait for background tasks at a stop: longer than any control call may take.
+const LAST_TASKS_MAX: Duration = Duration::from_secs(35);
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -73,6 +77,11 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
             if task.await.is_err() {
                 warn!("a background task panicked");
             }
+        }
+        // A refresh token that was just exchanged is used up: its successor must reach the database.
+        state.tasks.close();
+        if tokio::time::timeout(LAST_TASKS_MAX, state.tasks.wait()).await.is_err() {
+            warn!("background tasks did not end in time");
         }
         state.store.close().await;
     };

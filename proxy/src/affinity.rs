@@ -15,44 +15,54 @@ const CODEX_SESSION_IDLE: Duration = Duration::from_secs(24 * 3600);
 /// Life of any other entry after its last use.
 const CONVERSATION_IDLE: Duration = Duration::from_secs(30 * 60);
 
+/// The header by which upstream ties the requests of one turn together: what an answer carried comes back.
+pub(crate) const TURN_STATE_HEADER: &str = "x-codex-turn-state";
 /// Headers that name a Codex session, in order of precedence.
-const CODEX_SESSION_HEADERS: [&str; 7] = [
-    "x-codex-turn-state",
-    "thread-id",
-    "thread_id",
-    "session-id",
-    "session_id",
-    "x-codex-session-id",
-    "conversation_id",
-];
+const CODEX_SESSION_HEADERS: [&str; 7] =
+    [TURN_STATE_HEADER, "thread-id", "thread_id", "session-id", "session_id", "x-codex-session-id", "conversation_id"];
 /// Headers by which other clients name a conversation.
 const CONVERSATION_HEADERS: [&str; 2] = ["x-session-affinity", "x-session-id"];
 
-/// What names a conversation. Keyed by the caller: one caller's id means nothing for another.
+/// Everything that names a conversation, the most telling name first. A name that is not known yet (a turn's second
+/// request is the first to carry its turn state) does not hide one that is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Conversation {
+    caller_scope: String,
+    keys: Vec<StickyKey>,
+}
+
+/// One name of a conversation. Keyed by the caller: one caller's id means nothing for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StickyKey {
+struct StickyKey {
     hash: [u8; 16],
     is_codex_session: bool,
 }
 
-impl StickyKey {
-    /// The first thing that names the conversation of a request, if anything does.
-    pub(crate) fn find(headers: &HeaderMap, caller_scope: &str, prompt_cache_key: Option<&str>) -> Option<Self> {
-        let named = |names: &[&'static str]| {
-            names.iter().find_map(|name| {
+impl Conversation {
+    /// What names the conversation of a request.
+    pub(crate) fn find(headers: &HeaderMap, caller_scope: &str, prompt_cache_key: Option<&str>) -> Self {
+        let named = |names: &'static [&'static str], is_codex_session| {
+            names.iter().filter_map(move |name| {
                 let value = headers.get(*name)?.as_bytes();
-                (!value.is_empty()).then_some((*name, value))
+                (!value.is_empty()).then(|| StickyKey::new(caller_scope, name, value, is_codex_session))
             })
         };
-        if let Some((name, value)) = named(&CODEX_SESSION_HEADERS) {
-            return Some(Self::new(caller_scope, name, value, true));
-        }
-        if let Some((name, value)) = named(&CONVERSATION_HEADERS) {
-            return Some(Self::new(caller_scope, name, value, false));
-        }
-        prompt_cache_key.map(|value| Self::new(caller_scope, "prompt_cache_key", value.as_bytes(), false))
+        let cache_key =
+            prompt_cache_key.map(|value| StickyKey::new(caller_scope, "prompt_cache_key", value.as_bytes(), false));
+        let keys = named(&CODEX_SESSION_HEADERS, true).chain(named(&CONVERSATION_HEADERS, false)).chain(cache_key);
+        Self { caller_scope: caller_scope.to_owned(), keys: keys.collect() }
     }
 
+    /// The same with the turn state of its answer, which the next request of the turn will carry.
+    pub(crate) fn with_turn_state(mut self, turn_state: Option<&[u8]>) -> Self {
+        if let Some(value) = turn_state.filter(|value| !value.is_empty()) {
+            self.keys.insert(0, StickyKey::new(&self.caller_scope, TURN_STATE_HEADER, value, true));
+        }
+        self
+    }
+}
+
+impl StickyKey {
     fn new(caller_scope: &str, source: &str, value: &[u8], is_codex_session: bool) -> Self {
         let mut digest = Sha256::new();
         for part in [caller_scope.as_bytes(), source.as_bytes(), value] {
@@ -78,14 +88,16 @@ impl StickySessions {
         Self { codex_sessions: cache(CODEX_SESSION_IDLE), conversations: cache(CONVERSATION_IDLE) }
     }
 
-    /// The account of a conversation.
-    pub(crate) fn find(&self, key: StickyKey) -> Option<AccountId> {
-        self.cache(key).get(&key.hash)
+    /// The account of a conversation: under its most telling name that is known.
+    pub(crate) fn find(&self, conversation: &Conversation) -> Option<AccountId> {
+        conversation.keys.iter().find_map(|key| self.cache(*key).get(&key.hash))
     }
 
-    /// The conversation belongs to this account from now on.
-    pub(crate) fn remember(&self, key: StickyKey, account: AccountId) {
-        self.cache(key).insert(key.hash, account);
+    /// The conversation belongs to this account from now on, whichever of its names comes next.
+    pub(crate) fn remember(&self, conversation: &Conversation, account: AccountId) {
+        for key in &conversation.keys {
+            self.cache(*key).insert(key.hash, account);
+        }
     }
 
     const fn cache(&self, key: StickyKey) -> &Cache<[u8; 16], AccountId> {
@@ -101,20 +113,46 @@ mod tests {
         pairs.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap())).collect()
     }
 
+    fn conversation(pairs: &[(&'static str, &str)], cache_key: Option<&str>) -> Conversation {
+        Conversation::find(&headers(pairs), "key:1", cache_key)
+    }
+
     #[test]
-    fn the_first_name_of_a_conversation_wins() {
-        let find = |pairs: &[(&'static str, &str)], cache_key| StickyKey::find(&headers(pairs), "key:1", cache_key);
-        let by_thread = find(&[("thread-id", "t")], None).unwrap();
-        assert_eq!(find(&[("session-id", "s"), ("thread-id", "t")], Some("k")), Some(by_thread));
-        assert_ne!(find(&[("session-id", "t")], None), Some(by_thread));
-        assert!(find(&[("x-session-affinity", "ses_1")], Some("k")).is_some_and(|key| !key.is_codex_session));
-        assert!(find(&[("session_id", "")], Some("k")).is_some_and(|key| !key.is_codex_session));
-        assert_eq!(find(&[], None), None);
+    fn the_most_telling_name_comes_first() {
+        let all = conversation(&[("x-session-affinity", "a"), ("session-id", "s"), ("thread-id", "t")], Some("k"));
+        let by_name = |pairs: &[(&'static str, &str)], key| conversation(pairs, key).keys;
+        let expected = [
+            by_name(&[("thread-id", "t")], None),
+            by_name(&[("session-id", "s")], None),
+            by_name(&[("x-session-affinity", "a")], None),
+            by_name(&[], Some("k")),
+        ];
+        assert_eq!(all.keys, expected.concat());
+        assert_eq!(by_name(&[("session_id", "")], None), []);
+    }
+
+    #[test]
+    fn a_turn_stays_on_its_account_whatever_name_its_next_request_bears() {
+        let sessions = StickySessions::new();
+        let account = AccountId::from_u128(1);
+        let first = conversation(&[("thread-id", "t")], Some("k")).with_turn_state(Some(b"turn"));
+        sessions.remember(&first, account);
+        for next in [
+            conversation(&[("x-codex-turn-state", "turn"), ("thread-id", "t")], None),
+            conversation(&[("x-codex-turn-state", "unknown"), ("thread-id", "t")], None),
+            conversation(&[("x-codex-turn-state", "turn")], None),
+            conversation(&[], Some("k")),
+        ] {
+            assert_eq!(sessions.find(&next), Some(account), "{next:?}");
+        }
+        assert_eq!(sessions.find(&conversation(&[("thread-id", "other")], None)), None);
     }
 
     #[test]
     fn one_caller_s_conversation_means_nothing_for_another() {
+        let sessions = StickySessions::new();
         let headers = headers(&[("session-id", "s")]);
-        assert_ne!(StickyKey::find(&headers, "key:1", None), StickyKey::find(&headers, "key:2", None));
+        sessions.remember(&Conversation::find(&headers, "key:1", None), AccountId::from_u128(1));
+        assert_eq!(sessions.find(&Conversation::find(&headers, "key:2", None)), None);
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Started {
     pub(crate) status: u16,
     /// Upstream's headers.
     pub(crate) headers: HeaderMap,
+    /// When they came.
+    pub(crate) head_at: Option<std::time::Instant>,
     /// The bytes that were held, in order.
     pub(crate) held: Vec<Bytes>,
 }
@@ -97,6 +99,7 @@ pub(crate) async fn first_answer(
     let began = Instant::now();
     let mut waiting = Waiting { silent_since: began, told_at: began, limit: patience.first_byte };
     let mut head: Option<Box<ResponseHeader>> = None;
+    let mut head_at = None;
     let mut splitter = EventSplitter::default();
     let mut held = Vec::new();
     let mut held_bytes = 0;
@@ -108,6 +111,7 @@ pub(crate) async fn first_answer(
         match item {
             LegItem::Head(answered) if answered.status.is_success() => {
                 head = Some(answered);
+                head_at = Some(std::time::Instant::now());
                 waiting.limit = patience.idle;
             }
             LegItem::Head(refused) => return refusal(leg, downstream, &refused).await.map(FirstAnswer::Refused),
@@ -121,7 +125,8 @@ pub(crate) async fn first_answer(
                 else {
                     continue;
                 };
-                let started = Started { status: answered.status.as_u16(), headers: answered.headers.clone(), held };
+                let started =
+                    Started { status: answered.status.as_u16(), headers: answered.headers.clone(), head_at, held };
                 return Ok(match first {
                     FirstEvent::Failure(event) => FirstAnswer::FailedEvent(FailedStart { started, event }),
                     // More than we hold: let it go, the relay has bounds of its own.

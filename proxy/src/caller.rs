@@ -122,7 +122,9 @@ impl KeylessFacts {
             let chain = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
             let hops: Vec<&str> = chain.flat_map(|value| value.split(',')).map(str::trim).collect();
             let parsed = hops.iter().rev().map(|hop| hop.parse::<IpAddr>().ok().map(|ip| ip.to_canonical()));
-            parsed.take_while(Option::is_some).flatten().find(|ip| !is_trusted(ip))
+            let hops: Vec<IpAddr> = parsed.take_while(Option::is_some).flatten().collect();
+            // If every hop is trusted, the farthest one is who called.
+            hops.iter().find(|ip| !is_trusted(ip)).or(hops.last()).copied()
         } else {
             socket_peer
         };

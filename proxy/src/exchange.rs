@@ -11,7 +11,7 @@ use codex_lb_shared::clock;
 use codex_lb_shared::domain::exchange_record::ExchangeStatus;
 use pingora_proxy::Session;
 
-use crate::affinity::StickyKey;
+use crate::affinity::Conversation;
 use crate::intake::{Bounds, JsonObject};
 use crate::rejection::Rejection;
 use crate::relay::{AnswerHead, ClientGone, Downstream};
@@ -47,7 +47,10 @@ impl From<ClientGone> for Stop {
 }
 
 /// Runs an exchange on the Responses endpoints and settles it, however it ends.
-pub(crate) async fn run(plane: &DataPlane, session: &mut Session, dialect: Dialect) {
+///
+/// # Errors
+/// When the client left, so that its connection is dropped and not waited for.
+pub(crate) async fn run(plane: &DataPlane, session: &mut Session, dialect: Dialect) -> Result<(), ClientGone> {
     let route = Route::Responses(dialect).name();
     let trail = Trail::begin(route, &session.req_header().headers, clock::now());
     let mut downstream = Downstream::new(session, trail.id);
@@ -56,12 +59,15 @@ pub(crate) async fn run(plane: &DataPlane, session: &mut Session, dialect: Diale
         plane.state.config.upstream.exchange_timeout,
         serve(plane, &mut downstream, &mut open, dialect),
     );
-    let stop = match whole.await {
-        Ok(Ok(())) => return,
-        Ok(Err(stop)) => stop,
-        Err(_) => Rejection::upstream_timeout().into(),
+    let stop = tokio::select! {
+        whole = whole => match whole {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(stop)) => stop,
+            Err(_) => Rejection::upstream_timeout().into(),
+        },
+        () = plane.drain_over.cancelled() => Rejection::stopping().into(),
     };
-    conclude(plane, &mut downstream, &mut open, dialect, stop).await;
+    conclude(plane, &mut downstream, &mut open, dialect, stop).await
 }
 
 /// The exchange, in order.
@@ -87,20 +93,25 @@ async fn serve(
     };
     let mut held = plane.body_budget.hold(caller.api_key_id().is_none());
     let body = intake::read_body(downstream.session(), bounds, &mut held).await?;
+    if dialect == Dialect::OpenAi {
+        // Translating it takes a copy of its input and a new body.
+        held.grow_to(3 * body.len() as u64).await?;
+    }
     let object = JsonObject::parse(body)?;
     let request = translate::prepare(dialect, &object, &caller.scope(), &state.models.load())?;
     drop(object);
     open.trail.note_request(&request);
 
     // Whose is the conversation? It stays where its cache and its encrypted reasoning are.
-    let sticky_key = StickyKey::find(&headers, &caller.scope(), request.prompt_cache_key.as_deref());
+    let conversation = Conversation::find(&headers, &caller.scope(), request.prompt_cache_key.as_deref());
 
     // Which account answers? Legs are tried until one begins well.
-    let answering = failover::find_answer(plane, downstream, open, dialect, &request, sticky_key).await?;
+    let answering = failover::find_answer(plane, downstream, open, dialect, &request, conversation).await?;
 
     // From here on there is no way back, and the body is not needed any more.
-    drop(held);
-    answering::relay(plane, downstream, open, dialect, &request, answering).await.map_err(Stop::from)
+    let wants_stream = request.wants_stream;
+    drop((request, held));
+    answering::relay(plane, downstream, open, dialect, wants_stream, answering).await.map_err(Stop::from)
 }
 
 /// Ends an exchange that was not relayed to its end: settled first, told then.
@@ -110,11 +121,11 @@ async fn conclude(
     open: &mut OpenExchange,
     dialect: Dialect,
     stop: Stop,
-) {
-    let told = match stop {
+) -> Result<(), ClientGone> {
+    match stop {
         Stop::ClientGone => {
             open.close(ExchangeStatus::Cancelled).await;
-            return;
+            Err(ClientGone)
         }
         Stop::Rejected(rejection) => {
             plane.state.metrics.rejected(rejection.code);
@@ -130,9 +141,6 @@ async fn conclude(
             open.close(ExchangeStatus::Error).await;
             answering::pass_on(downstream, dialect, &refusal).await
         }
-    };
-    if told.is_err() {
-        tracing::debug!(exchange.id = %open.trail.id, "the client left before it could be told why");
     }
 }
 

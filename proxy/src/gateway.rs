@@ -19,6 +19,7 @@ use pingora::{Error, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use crate::leg::{LegOrder, set_framing};
+use crate::rejection::Rejection;
 use crate::relay::{AnswerHead, ClientGone, Downstream};
 use crate::route::{Route, route};
 use crate::serve::DataPlane;
@@ -53,31 +54,39 @@ impl Gateway {
         Self { plane }
     }
 
-    async fn front(&self, session: &mut Session) -> bool {
+    /// Answers a request, or says that it is the control plane's.
+    async fn front(&self, session: &mut Session) -> Result<bool, ClientGone> {
         let header = session.req_header();
         let (method, path) = (header.method.clone(), header.uri.path().to_owned());
         match route(&method, &path) {
-            Ok(Route::ControlPlane) if self.plane.hops_to_control_plane() => return false,
+            Ok(Route::ControlPlane) if self.plane.hops_to_control_plane() => return Ok(false),
             Ok(Route::ControlPlane) => {
-                let rejection = crate::rejection::Rejection::unknown_path(method.as_str(), &path);
+                let rejection = Rejection::unknown_path(method.as_str(), &path);
                 self.reject(session, &rejection).await;
             }
-            Ok(Route::Responses(dialect)) => exchange::run(&self.plane, session, dialect).await,
+            Ok(Route::Responses(dialect)) => exchange::run(&self.plane, session, dialect).await?,
             Ok(Route::Models(dialect)) => models::list(&self.plane, session, dialect).await,
             Ok(Route::Model(slug)) => models::one(&self.plane, session, slug).await,
             Ok(Route::Health(question)) => health::answer(&self.plane, session, question).await,
+            Err(_) if is_websocket_upgrade(session) => self.reject(session, &Rejection::upgrade_required()).await,
             Err(rejection) => self.reject(session, &rejection).await,
         }
-        true
+        Ok(true)
     }
 
     /// Answers a request that has no endpoint.
-    async fn reject(&self, session: &mut Session, rejection: &crate::rejection::Rejection) {
+    async fn reject(&self, session: &mut Session, rejection: &Rejection) {
         let trail = Trail::begin("unknown", &session.req_header().headers, clock::now());
         self.plane.state.metrics.rejected(rejection.code);
         // A client that left needs no answer.
         let (Ok(()) | Err(ClientGone)) = Downstream::new(session, trail.id).reject(rejection).await;
     }
+}
+
+/// Whether a request asks for a WebSocket.
+fn is_websocket_upgrade(session: &Session) -> bool {
+    let upgrade = session.req_header().headers.get(http::header::UPGRADE);
+    upgrade.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
 #[async_trait]
@@ -94,7 +103,9 @@ impl ProxyHttp for Gateway {
     async fn early_request_filter(&self, session: &mut Session, _context: &mut Context) -> Result<()> {
         if session.subrequest_ctx.is_none() {
             let config = &self.plane.state.config.proxy;
-            session.set_keepalive(Some(config.keepalive_timeout.as_secs()));
+            // A stopping process promises nobody another request on this connection.
+            let is_stopping = self.plane.state.is_draining();
+            session.set_keepalive((!is_stopping).then_some(config.keepalive_timeout.as_secs()));
             // Without this a stray byte behind a request aborts the answer that is running.
             session.set_pipelining_enabled(true);
             // Without this a reader that stalls holds its exchange, lease and buffers for ever.
@@ -109,7 +120,10 @@ impl ProxyHttp for Gateway {
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         let Some(subrequest) = session.subrequest_ctx.as_mut() else {
-            let is_answered = self.front(session).await;
+            // A client that left must not be waited for: what is left to be flushed could take for ever.
+            let gone = |ClientGone| Error::explain(ErrorType::ConnectionClosed, "the client left").into_down();
+            *context = Context::Front;
+            let is_answered = self.front(session).await.map_err(gone)?;
             *context = if is_answered { Context::Front } else { Context::Hop };
             return Ok(is_answered);
         };
@@ -178,7 +192,10 @@ impl ProxyHttp for Gateway {
 
     /// A leg writes nothing on failure: the exchange decides. A failed hop tells the browser.
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
-        if let Context::Hop = context {
+        let is_told = matches!(context, Context::Hop)
+            && session.response_written().is_none()
+            && error.esource() != &pingora::ErrorSource::Downstream;
+        if is_told {
             tracing::warn!(error = %error, "the control plane did not answer a handed-on request");
             let trail = Trail::begin("control_plane", &session.req_header().headers, clock::now());
             let mut downstream = Downstream::new(session, trail.id);
@@ -192,8 +209,8 @@ impl ProxyHttp for Gateway {
     /// A leg's failure is the exchange's to judge and to log.
     fn suppress_error_log(&self, _session: &Session, context: &Context, _error: &Error) -> bool {
         match context {
-            Context::Leg(..) => true,
-            Context::New | Context::Front | Context::Hop => false,
+            Context::Leg(..) | Context::Front => true,
+            Context::New | Context::Hop => false,
         }
     }
 }

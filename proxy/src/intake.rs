@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use pingora_proxy::Session;
+use tokio::time::Instant;
 
 use crate::rejection::Rejection;
 pub(crate) use budget::{BodyBudget, HeldBytes};
@@ -44,34 +45,35 @@ pub(crate) async fn read_body(
     if session.req_header().headers.contains_key(http::header::EXPECT) {
         session.downstream_session.write_continue_response().await.map_err(|_| Rejection::body_cut())?;
     }
-    let mut pieces: Vec<Bytes> = Vec::new();
-    let mut length = 0_u64;
+    // Pingora's own time-out would strike first and call it something else.
+    session.downstream_session.set_read_timeout(Some(bounds.piece_timeout + Duration::from_secs(5)));
+    let began = Instant::now();
+    let mut body = BytesMut::with_capacity(usize::try_from(declared).unwrap_or_default());
     loop {
         let read = tokio::time::timeout(bounds.piece_timeout, session.downstream_session.read_request_body());
         let Some(piece) = read.await.map_err(|_| Rejection::body_timeout())?.map_err(|_| Rejection::body_cut())? else {
             break;
         };
-        length += piece.len() as u64;
+        let length = body.len() as u64 + piece.len() as u64;
         if length > bounds.bytes_max {
             return Err(Rejection::payload_too_large(bounds.bytes_max));
         }
+        // Whoever trickles a body holds memory that others wait for.
+        let spent = began.elapsed();
+        if spent > bounds.piece_timeout && length < spent.as_secs() * BYTES_PER_SECOND_MIN {
+            return Err(Rejection::body_timeout());
+        }
         held.grow_to(length).await?;
-        pieces.push(piece);
+        body.extend_from_slice(&piece);
     }
     match coding {
-        None => Ok(join(pieces, length)),
-        Some(coding) => decode::decode(coding, join(pieces, length), bounds.bytes_max, held).await,
+        None => Ok(body.freeze()),
+        Some(coding) => decode::decode(coding, body.freeze(), bounds.bytes_max, held).await,
     }
 }
 
-fn join(mut pieces: Vec<Bytes>, length: u64) -> Bytes {
-    if pieces.len() == 1 {
-        return pieces.remove(0);
-    }
-    let mut whole = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
-    pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
-    whole.freeze()
-}
+/// Slowest upload, on average, once it has taken longer than one piece may.
+const BYTES_PER_SECOND_MIN: u64 = 16 * 1024;
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()

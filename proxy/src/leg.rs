@@ -144,6 +144,8 @@ async fn feed(tx: &mpsc::Sender<HttpTask>, wants_body: &mut oneshot::Receiver<()
     permit.send(HttpTask::Body(Some(piece), is_last));
     if is_last {
         *state = Feed::Over;
+        // An empty remainder would keep the whole body alive for as long as its answer takes.
+        *body = Bytes::new();
     }
 }
 

@@ -22,6 +22,8 @@ const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Upstream closes idle connections after some 15 s; we must be first, or a request meets a closing connection.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The exchange's own time-outs are to strike first: they know what they mean.
+const SILENCE_MARGIN: Duration = Duration::from_secs(5);
 /// Streams on one HTTP/2 connection.
 const H2_STREAMS_MAX: usize = 100;
 /// How often a quiet HTTP/2 connection is asked whether it still lives.
@@ -33,7 +35,7 @@ const SELECT_TRIES: usize = 16;
 pub(crate) struct Origin {
     base_url: BaseUrl,
     connect_timeout: Duration,
-    idle_timeout: Duration,
+    silence_max: Duration,
     balancer: LoadBalancer<RoundRobin>,
 }
 
@@ -44,7 +46,7 @@ impl Origin {
         Arc::new(Self {
             base_url: config.base_url.clone(),
             connect_timeout: config.connect_timeout,
-            idle_timeout: config.idle_timeout,
+            silence_max: config.first_byte_timeout.max(config.idle_timeout) + SILENCE_MARGIN,
             balancer: LoadBalancer::from_backends(Backends::new(Box::new(discovery))),
         })
     }
@@ -74,8 +76,8 @@ impl Origin {
         let options = &mut peer.options;
         options.connection_timeout = Some(self.connect_timeout);
         options.total_connection_timeout = Some(self.connect_timeout);
-        options.read_timeout = Some(self.idle_timeout);
-        options.write_timeout = Some(self.idle_timeout);
+        options.read_timeout = Some(self.silence_max);
+        options.write_timeout = Some(self.silence_max);
         options.idle_timeout = Some(POOL_IDLE_TIMEOUT);
         if self.base_url.is_tls() {
             options.set_http_version(2, 1);

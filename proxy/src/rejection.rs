@@ -194,6 +194,19 @@ impl Rejection {
         Self::new(504, Kind::Timeout, "server_error", "upstream_timeout", message)
     }
 
+    /// The process stops and the drain time-out ran out.
+    pub(crate) fn stopping() -> Self {
+        let message = "The gateway is being restarted. Try again.";
+        let rejection = Self::new(503, Kind::Unavailable, "server_error", "restarting", message);
+        Self { retry_after: Some(Duration::from_secs(2)), ..rejection }
+    }
+
+    /// WebSockets are not served. Of all statuses only this one makes Codex fall back to HTTP at once.
+    pub(crate) fn upgrade_required() -> Self {
+        let message = "WebSockets are not supported here; send the request as an HTTP POST.";
+        Self::new(426, Kind::BadRequest, "invalid_request_error", "upgrade_required", message)
+    }
+
     /// Upstream's stream ended without its terminal event.
     pub(crate) fn stream_incomplete() -> Self {
         let message = "Upstream's answer was cut off before its end. Try again.";

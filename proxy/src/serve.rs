@@ -17,6 +17,7 @@ use pingora::services::Service as _;
 use pingora_proxy::ProxyServiceBuilder;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -32,6 +33,10 @@ const CONNECTION_BUFFER_BYTES: usize = 4_096;
 const UPSTREAM_KEEPALIVE_POOL: usize = 512;
 /// How often a stopping data plane looks whether exchanges still run.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
+/// Longest wait for the listener to close and for idle connections to be told.
+const LISTENER_STOP_MAX: Duration = Duration::from_secs(5);
+/// Longest wait for exchanges to tell their clients that the drain time-out ran out.
+const FAREWELL_MAX: Duration = Duration::from_secs(5);
 
 /// What every exchange works with.
 pub(crate) struct DataPlane {
@@ -40,6 +45,8 @@ pub(crate) struct DataPlane {
     pub(crate) recorder: Recorder,
     pub(crate) sticky_sessions: StickySessions,
     pub(crate) body_budget: BodyBudget,
+    /// The drain time-out ran out: whatever still runs ends now.
+    pub(crate) drain_over: CancellationToken,
     /// Where the control plane listens for what is handed on; `None` when nothing is.
     pub(crate) control_plane_socket: Option<PathBuf>,
 }
@@ -83,7 +90,8 @@ pub struct Listening {
     service: JoinHandle<()>,
     writer: JoinHandle<()>,
     discovery_stop: CancellationToken,
-    recorder: Recorder,
+    writer_stop: CancellationToken,
+    drain_over: CancellationToken,
 }
 
 /// Starts the data plane.
@@ -106,12 +114,14 @@ pub async fn serve(state: Arc<SharedState>, control_plane_socket: Option<PathBuf
     });
 
     let (recorder, writer) = recorder(&state);
+    let (drain_over, writer_stop) = (CancellationToken::new(), CancellationToken::new());
     let plane = DataPlane {
         state: Arc::clone(&state),
         origin,
-        recorder: recorder.clone(),
+        recorder,
         sticky_sessions: StickySessions::new(),
         body_budget: BodyBudget::new(state.config.intake.buffered_bytes_max),
+        drain_over: drain_over.clone(),
         control_plane_socket,
     };
     let mut service = ProxyServiceBuilder::new(&server_conf(&state)?, Gateway::new(plane))
@@ -130,9 +140,10 @@ pub async fn serve(state: Arc<SharedState>, control_plane_socket: Option<PathBuf
         state,
         stop_listening,
         service: tokio::spawn(async move { service.start_service(Some(fds), stopped, 1).await }),
-        writer: tokio::spawn(writer.run()),
+        writer: tokio::spawn(writer.run(writer_stop.clone())),
+        writer_stop,
+        drain_over,
         discovery_stop,
-        recorder,
     })
 }
 
@@ -151,31 +162,40 @@ fn server_conf(state: &SharedState) -> Result<Arc<ServerConf>, ServeError> {
 }
 
 impl Listening {
-    /// Stops listening, lets running exchanges end until the deadline, and writes what was used.
-    pub async fn stop(self, drain_timeout: Duration) {
+    /// Stops listening, lets running exchanges end until the deadline, ends the rest, and writes what was used.
+    pub async fn stop(mut self, drain_timeout: Duration) {
+        let deadline = Instant::now() + drain_timeout;
         // The service may have ended already; then nobody listens any more either.
         if self.stop_listening.send(true).is_err() {
             warn!("the data plane had stopped listening before it was told to");
         }
-        let deadline = tokio::time::Instant::now() + drain_timeout;
-        while self.state.metrics.in_flight.get() > 0 && tokio::time::Instant::now() < deadline {
-            tokio::time::sleep(DRAIN_POLL).await;
+        // Not aborted: its last act wakes the idle connections, which would otherwise wait for ever and go on serving.
+        if tokio::time::timeout(LISTENER_STOP_MAX, &mut self.service).await.is_err() {
+            warn!("the listener did not close in time");
+            self.service.abort();
         }
-        let left = self.state.metrics.in_flight.get();
-        if left > 0 {
+        if !self.is_idle_by(deadline).await {
+            let left = self.state.metrics.in_flight.get();
             warn!(exchanges = left, "the drain time-out ran out before all exchanges ended");
+            self.drain_over.cancel();
+            self.is_idle_by(Instant::now() + FAREWELL_MAX).await;
         }
         self.discovery_stop.cancel();
-        drop(self.recorder);
-        self.service.abort();
-        if let Err(error) = self.service.await
-            && error.is_panic()
-        {
-            warn!("the data plane's listener panicked");
-        }
-        info!("the data plane has stopped");
+        self.writer_stop.cancel();
         if self.writer.await.is_err() {
             warn!("the usage writer panicked");
         }
+        info!("the data plane has stopped");
+    }
+
+    /// Waits until no exchange runs. Whether that was in time.
+    async fn is_idle_by(&self, deadline: Instant) -> bool {
+        while self.state.metrics.in_flight.get() > 0 {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+        true
     }
 }

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codex_lb_shared::domain::exchange_record::{ExchangeRecord, ExchangeStatus};
-use codex_lb_shared::domain::usage::MeteredUsage;
+use codex_lb_shared::domain::usage::{MeteredUsage, TokenUsage};
 use codex_lb_shared::state::SharedState;
 use codex_lb_shared::telemetry::metrics::Metrics;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::relay::{Meter, Terminal};
@@ -24,8 +25,8 @@ const QUEUE_RECORDS_MAX: usize = 65_536;
 const BATCH_RECORDS_MAX: usize = 500;
 /// Pause before a failed batch is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// Tries of one batch once the process is stopping.
-const LAST_TRIES: u32 = 5;
+/// Longest time that a stopping process spends on writing what is queued.
+const LAST_WRITES_MAX: Duration = Duration::from_secs(20);
 
 /// Takes records; cheap to clone.
 #[derive(Clone)]
@@ -34,7 +35,7 @@ pub(crate) struct Recorder {
     metrics: Arc<Metrics>,
 }
 
-/// Writes what recorders took. Ends when every [`Recorder`] is gone and the queue is empty.
+/// Writes what recorders took.
 pub(crate) struct RecordWriter {
     queue: mpsc::Receiver<ExchangeRecord>,
     state: Arc<SharedState>,
@@ -48,32 +49,48 @@ pub(crate) fn recorder(state: &Arc<SharedState>) -> (Recorder, RecordWriter) {
 }
 
 impl RecordWriter {
-    /// Writes batches until all recorders are gone.
-    pub(crate) async fn run(mut self) {
+    /// Writes batches until `stop`, then what is queued by then, as far as the database lets it in time.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut batch = Vec::with_capacity(BATCH_RECORDS_MAX);
-        while self.queue.recv_many(&mut batch, BATCH_RECORDS_MAX).await > 0 {
-            self.write(&batch).await;
+        loop {
+            tokio::select! {
+                biased;
+                taken = self.queue.recv_many(&mut batch, BATCH_RECORDS_MAX) => if taken == 0 { return },
+                () = stop.cancelled() => break,
+            }
+            if !self.write(&batch, &stop).await {
+                break;
+            }
             batch.clear();
+        }
+        self.queue.close();
+        let rest = async {
+            loop {
+                if !batch.is_empty() {
+                    self.write(&batch, &CancellationToken::new()).await;
+                    batch.clear();
+                }
+                if self.queue.recv_many(&mut batch, BATCH_RECORDS_MAX).await == 0 {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(LAST_WRITES_MAX, rest).await.is_err() {
+            error!("usage that was still queued could not be written before the stop");
         }
     }
 
-    /// Writes one batch, trying until it works: recording is idempotent, so a try that failed half-way does no harm.
-    async fn write(&self, batch: &[ExchangeRecord]) {
-        let mut last_tries = LAST_TRIES;
+    /// Writes one batch, trying until it works or `stop`: recording is idempotent, so a try that failed half-way does
+    /// no harm. Whether it was written.
+    async fn write(&self, batch: &[ExchangeRecord], stop: &CancellationToken) -> bool {
         loop {
             match self.state.store.record_exchanges(batch).await {
-                Ok(()) => return,
-                Err(error) => {
-                    self.state.note_database_error(&error);
-                    if self.queue.is_closed() {
-                        last_tries -= 1;
-                        if last_tries == 0 {
-                            error!(error = %error, records = batch.len(), "usage could not be written before the stop");
-                            return;
-                        }
-                    }
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                }
+                Ok(()) => return true,
+                Err(error) => self.state.note_database_error(&error),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RETRY_PAUSE) => {}
+                () = stop.cancelled() => return false,
             }
         }
     }
@@ -86,6 +103,7 @@ pub(crate) struct OpenExchange {
     pub(crate) trail: Trail,
     recorder: Recorder,
     meter: Option<Arc<Mutex<Meter>>>,
+    earlier_legs: TokenUsage,
     input_tokens_estimate: u64,
     is_closed: bool,
 }
@@ -94,21 +112,39 @@ impl OpenExchange {
     /// Opens an exchange.
     pub(crate) fn new(trail: Trail, recorder: Recorder) -> Self {
         recorder.metrics.in_flight.inc();
-        Self { trail, recorder, meter: None, input_tokens_estimate: 0, is_closed: false }
+        Self {
+            trail,
+            recorder,
+            meter: None,
+            earlier_legs: TokenUsage::default(),
+            input_tokens_estimate: 0,
+            is_closed: false,
+        }
     }
 
     /// From now on this meter tells what is used.
+    /// What upstream told of an earlier leg was used all the same.
     pub(crate) fn watch(&mut self, meter: Arc<Mutex<Meter>>, input_tokens_estimate: u64) {
+        if let Some(MeteredUsage::Exact(told)) = self.meter.as_ref().map(|meter| meter.lock().usage(0)) {
+            self.earlier_legs = self.earlier_legs.plus(told);
+        }
         self.meter = Some(meter);
         self.input_tokens_estimate = input_tokens_estimate;
     }
 
     /// Closes the exchange. Closing it again changes nothing.
     pub(crate) async fn close(&mut self, status: ExchangeStatus) {
-        if let Some(record) = self.finish(status)
-            && self.recorder.queue.send(record).await.is_err()
-        {
-            error!(exchange.id = %self.trail.id, "usage came after the writer had stopped");
+        // The place is taken first: an exchange that is cancelled while it waits is still open, and its drop tells.
+        let queue = self.recorder.queue.clone();
+        let place = queue.reserve().await;
+        if let Some(record) = self.finish(status) {
+            match place {
+                Ok(place) => place.send(record),
+                Err(_) => {
+                    self.recorder.metrics.records_dropped.inc();
+                    error!(exchange.id = %self.trail.id, "usage came after the writer had stopped");
+                }
+            }
         }
     }
 
@@ -134,6 +170,7 @@ impl OpenExchange {
             self.trail.first_token_at = meter.first_token_at();
             meter.usage(self.input_tokens_estimate)
         });
+        let usage = usage.plus(self.earlier_legs);
         let record = self.trail.record(status, usage);
         self.report(&record);
         // Whoever is not known must not be able to fill the database.
@@ -142,7 +179,6 @@ impl OpenExchange {
 
     fn report(&self, record: &ExchangeRecord) {
         let metrics = &self.recorder.metrics;
-        metrics.in_flight.dec();
         metrics.observe_exchange(record);
         let tokens = record.usage.tokens().unwrap_or_default();
         info!(
@@ -172,6 +208,8 @@ impl OpenExchange {
 
 impl Drop for OpenExchange {
     fn drop(&mut self) {
+        // In flight until its last byte is out, which is after its usage was settled.
+        self.recorder.metrics.in_flight.dec();
         if let Some(record) = self.finish(ExchangeStatus::Cancelled)
             && let Err(refused) = self.recorder.queue.try_send(record)
         {

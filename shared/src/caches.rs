@@ -1,5 +1,6 @@
 //! The caches in front of the database. Each says what makes an entry wrong, who removes it, and how stale it may be.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 
 use crate::domain::api_key::{ApiKey, ApiKeyHash};
+use crate::reload_order::ReloadOrder;
 use crate::store::{Store, StoreError};
 
 /// Keys that the cache holds at most; installations have hundreds.
@@ -26,6 +28,7 @@ pub struct ApiKeyCache {
     known: Cache<ApiKeyHash, Arc<ApiKey>>,
     unknown: Cache<ApiKeyHash, ()>,
     budget: Mutex<LookupBudget>,
+    reloads: ReloadOrder,
 }
 
 struct LookupBudget {
@@ -44,6 +47,7 @@ impl ApiKeyCache {
             known: Cache::new(API_KEYS_MAX),
             unknown: Cache::builder().max_capacity(10_000).time_to_live(UNKNOWN_TTL).build(),
             budget: Mutex::new(LookupBudget { second_began: Instant::now(), left: UNKNOWN_LOOKUPS_PER_SECOND }),
+            reloads: ReloadOrder::default(),
         };
         cache.reload().await?;
         Ok(cache)
@@ -54,17 +58,20 @@ impl ApiKeyCache {
     /// # Errors
     /// When the database does not answer; the old entries stay.
     pub async fn reload(&self) -> Result<(), StoreError> {
+        let reload = self.reloads.begin();
         let keys = self.store.list_api_keys().await?;
-        let current: std::collections::HashSet<ApiKeyHash> = keys.iter().map(|key| key.hash).collect();
-        for key in keys {
-            self.known.insert(key.hash, Arc::new(key));
-        }
-        for (hash, _) in &self.known {
-            if !current.contains(&hash) {
-                self.known.invalidate(hash.as_ref());
+        let current: HashSet<ApiKeyHash> = keys.iter().map(|key| key.hash).collect();
+        self.reloads.apply(reload, || {
+            for key in keys {
+                self.known.insert(key.hash, Arc::new(key));
             }
-        }
-        self.unknown.invalidate_all();
+            for (hash, _) in &self.known {
+                if !current.contains(&hash) {
+                    self.known.invalidate(hash.as_ref());
+                }
+            }
+            self.unknown.invalidate_all();
+        });
         Ok(())
     }
 
@@ -79,13 +86,14 @@ impl ApiKeyCache {
         if self.unknown.contains_key(&hash) || !self.budget.lock().take(Instant::now()) {
             return Ok(None);
         }
-        let Some(found) = self.store.find_api_key_by_hash(&hash).await? else {
-            self.unknown.insert(hash, ());
-            return Ok(None);
-        };
-        let found = Arc::new(found);
-        self.known.insert(hash, Arc::clone(&found));
-        Ok(Some(found))
+        let since = self.reloads.last_applied();
+        let found = self.store.find_api_key_by_hash(&hash).await?.map(Arc::new);
+        // A reload that read later knows better, and what it knows is in the cache.
+        let is_newest = self.reloads.apply_single(since, || match &found {
+            Some(found) => self.known.insert(hash, Arc::clone(found)),
+            None => self.unknown.insert(hash, ()),
+        });
+        Ok(if is_newest { found } else { self.known.get(&hash) })
     }
 }
 

@@ -23,4 +23,5 @@ pub mod caches;
 pub mod changes;
 pub mod hop;
 pub mod pool;
+mod reload_order;
 pub mod state;

@@ -16,10 +16,11 @@ use arc_swap::ArcSwap;
 use secrecy::SecretString;
 use tokio::sync::Notify;
 
-use crate::clock::{self, Timestamp};
+use crate::clock::Timestamp;
 use crate::domain::account::{Account, AccountStatus};
 use crate::domain::upstream_window::AccountUsage;
 use crate::ids::AccountId;
+use crate::reload_order::ReloadOrder;
 use crate::secret::{SealError, Sealer};
 use crate::store::{Store, StoreError};
 
@@ -74,8 +75,7 @@ pub struct Pool {
     pending: parking_lot::Mutex<HashMap<AccountId, writer::PendingWrite>>,
     pending_added: Notify,
     choices: AtomicU64,
-    reloads_begun: AtomicU64,
-    newest_reload: parking_lot::Mutex<u64>,
+    reloads: ReloadOrder,
 }
 
 impl Pool {
@@ -91,8 +91,7 @@ impl Pool {
             pending: parking_lot::Mutex::default(),
             pending_added: Notify::new(),
             choices: AtomicU64::new(1),
-            reloads_begun: AtomicU64::new(0),
-            newest_reload: parking_lot::Mutex::default(),
+            reloads: ReloadOrder::default(),
         });
         pool.reload().await?;
         Ok(pool)
@@ -109,7 +108,7 @@ impl Pool {
     /// # Errors
     /// When the database does not answer or a token does not open; the old snapshot stays.
     pub async fn reload(&self) -> Result<(), PoolError> {
-        let reload = self.reloads_begun.fetch_add(1, Ordering::Relaxed) + 1;
+        let reload = self.reloads.begin();
         let stored = self.store.list_accounts().await?;
         let usage: HashMap<AccountId, AccountUsage> = self.store.list_account_usage().await?.into_iter().collect();
         let before = self.snapshot.load_full();
@@ -124,20 +123,27 @@ impl Pool {
                 }
             };
             let live = known.map_or_else(Arc::default, |known| Arc::clone(&known.live));
-            let pending = self.pending.lock().get(&row.account.id).cloned().unwrap_or_default();
-            live.set_status(pending.status.unwrap_or_else(|| row.account.status.clone()));
-            if let Some(usage) = usage.get(&row.account.id) {
-                live.observe_usage(*usage);
-            }
             accounts.push(Arc::new(PooledAccount { account: row.account, access_token, live }));
         }
-        // Of two reloads that ran side by side the one that read later wins, however long the other one took.
-        let mut newest = self.newest_reload.lock();
-        if *newest < reload {
-            *newest = reload;
+        self.reloads.apply(reload, || {
+            for pooled in &accounts {
+                self.bring_live(pooled, usage.get(&pooled.account.id));
+            }
             self.snapshot.store(Arc::new(PoolSnapshot { accounts }));
-        }
+        });
         Ok(())
+    }
+
+    /// Brings the live state of a loaded account up to what the database says. A status that is still to be written
+    /// wins, but never over what a person or the end of a login says.
+    fn bring_live(&self, pooled: &PooledAccount, usage: Option<&AccountUsage>) {
+        let stored = &pooled.account.status;
+        let pending = self.pending.lock().get(&pooled.account.id).and_then(|pending| pending.status.clone());
+        let status = pending.filter(|_| stored.state.yields_to_upstream()).unwrap_or_else(|| stored.clone());
+        pooled.live.set_status(status);
+        if let Some(usage) = usage {
+            pooled.live.observe_usage(*usage);
+        }
     }
 
     /// The right to use `pooled` for one leg; counts as in flight until it is dropped.
@@ -166,15 +172,5 @@ impl Pool {
     /// The views that the choice of an account needs, at `now`.
     pub fn live_views(&self, snapshot: &PoolSnapshot, now: Timestamp) -> Vec<LiveView> {
         snapshot.accounts.iter().map(|pooled| pooled.live.view(now)).collect()
-    }
-
-    /// Whether any account could serve at all now.
-    pub fn has_active_account(&self) -> bool {
-        let now = clock::now();
-        self.snapshot
-            .load()
-            .accounts
-            .iter()
-            .any(|pooled| pooled.live.view(now).state == crate::domain::account::AccountState::Active)
     }
 }

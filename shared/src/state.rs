@@ -15,6 +15,7 @@ use crate::domain::models::ModelCatalog;
 use crate::domain::settings::Settings;
 use crate::hop::HopSecret;
 use crate::pool::{Pool, PoolError};
+use crate::reload_order::ReloadOrder;
 use crate::secret::Sealer;
 use crate::store::{Generations, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
@@ -48,6 +49,7 @@ pub struct SharedState {
     pub hop_secret: HopSecret,
     /// Tasks that must end before the process does.
     pub tasks: TaskTracker,
+    setting_reloads: ReloadOrder,
     is_draining: AtomicBool,
     is_database_lost: AtomicBool,
 }
@@ -86,6 +88,7 @@ impl SharedState {
             settings: ArcSwap::from_pointee(store.load_settings().await?),
             changes: Changes::default(),
             hop_secret: HopSecret::generate(),
+            setting_reloads: ReloadOrder::default(),
             is_draining: AtomicBool::new(false),
             is_database_lost: AtomicBool::new(false),
             config,
@@ -105,8 +108,12 @@ impl SharedState {
     /// # Errors
     /// When the database does not answer; the old settings stay.
     pub async fn reload_settings(&self) -> Result<(), StoreError> {
-        self.settings.store(Arc::new(self.store.load_settings().await?));
-        self.models.store(Arc::new(self.store.load_model_catalog().await?));
+        let reload = self.setting_reloads.begin();
+        let (settings, models) = (self.store.load_settings().await?, self.store.load_model_catalog().await?);
+        self.setting_reloads.apply(reload, || {
+            self.settings.store(Arc::new(settings));
+            self.models.store(Arc::new(models));
+        });
         Ok(())
     }
 

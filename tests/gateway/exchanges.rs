@@ -104,6 +104,9 @@ async fn none_of_200_canary_headers_and_no_credential_reaches_upstream() {
         ("x-codex-lb-hop", "canary-value"),
         ("x-codex-secret-hop", "canary-value"),
         ("connection", "x-codex-secret-hop"),
+        ("x-openai-api-key", "canary-value"),
+        ("x-openai-account-routing-override", "canary-value"),
+        ("x-codex-access-token", "canary-value"),
         ("x-codex-window-id", "goes-on"),
         ("session-id", "goes-on-too"),
     ] {
@@ -189,7 +192,7 @@ async fn a_client_that_hangs_up_ends_its_leg_and_pays_for_what_was_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silence_is_filled_and_the_dashboard_s_port_is_not_needed() {
+async fn silence_is_filled_with_what_each_client_counts_as_life() {
     let upstream = Upstream::start(1).await;
     let mut setup = Setup::new(&upstream);
     setup.set("CODEX_LB_UPSTREAM__STATUS_HOLD", "50ms").set("CODEX_LB_UPSTREAM__KEEP_ALIVE_INTERVAL", "50ms");

@@ -82,21 +82,19 @@ async fn a_refresh_that_fails_for_now_moves_on_to_the_next_account() {
 async fn a_limited_account_sits_out_until_its_reset_and_the_database_knows() {
     let upstream = Upstream::start(2).await;
     let gateway = Gateway::before(&upstream).await;
-    upstream.fake.default_script(&upstream.accounts[0], Script::usage_limit(600));
+    upstream.fake.script_path(PATH, [Script::usage_limit(600)]);
     for _ in 0..12 {
         assert_eq!(gateway.post(PATH, &native_body("hi")).send().await.unwrap().status(), 200);
     }
-    let asked = upstream.responses().into_iter().filter(|record| record.account.as_deref() == Some("account-1"));
-    assert!(asked.count() <= 1, "a limited account was asked again");
-    // Limits reach the database behind the answer, and only if the account was asked at all.
-    let limited = upstream.responses().iter().any(|record| record.account.as_deref() == Some("account-1"));
-    if limited {
-        eventually("the limit is written", async || {
-            let accounts = gateway.store.list_accounts().await.unwrap();
-            accounts.iter().any(|stored| stored.account.status.state.as_str() == "rate_limited").then_some(())
-        })
-        .await;
-    }
+    let asked: Vec<_> =
+        upstream.responses().iter().map(|record| record.header("authorization").unwrap().to_owned()).collect();
+    assert_eq!(asked.len(), 13);
+    assert!(!asked[1..].contains(&asked[0]), "a limited account was asked again");
+    eventually("the limit is written", async || {
+        let accounts = gateway.store.list_accounts().await.unwrap();
+        accounts.iter().any(|stored| stored.account.status.state.as_str() == "rate_limited").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,11 +120,16 @@ async fn a_failure_inside_a_200_moves_on_before_the_client_saw_anything() {
     let gateway = Gateway::before(&upstream).await;
     let failure = Script::FirstEventFailure { code: "rate_limit_exceeded".into(), message: "try again in 60s".into() };
     upstream.fake.default_script(&upstream.accounts[0], failure);
-    for _ in 0..6 {
+    let (mut asked_the_failing_one, mut rounds) = (false, 0);
+    while !asked_the_failing_one {
         let text = gateway.post(PATH, &native_body("hi")).send().await.unwrap().text().await.unwrap();
         let events = events(&text);
         assert_eq!(events.iter().filter(|event| event["type"] == "response.created").count(), 1);
         assert_eq!(events.last().unwrap()["type"], "response.completed");
+        asked_the_failing_one |=
+            upstream.responses().iter().any(|record| record.account.as_deref() == Some("account-1"));
+        rounds += 1;
+        assert!(rounds < 100, "the failing account was never asked");
     }
 }
 
@@ -217,4 +220,20 @@ async fn an_upstream_that_never_answers_is_a_timeout_and_one_that_is_gone_a_503(
     let gone = gateway.post(PATH, &native_body("hi")).timeout(Duration::from_secs(20)).send().await.unwrap();
     assert_eq!(gone.status(), 503);
     assert_eq!(gone.json::<Value>().await.unwrap()["error"]["code"], "upstream_unavailable");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_stays_on_its_account_when_its_next_request_brings_the_turn_state() {
+    let upstream = Upstream::start(4).await;
+    let gateway = Gateway::before(&upstream).await;
+    for turn in 0..6 {
+        let thread = format!("thread-{turn}");
+        let first = gateway.post(PATH, &native_body("hi")).header("thread-id", &thread).send().await.unwrap();
+        let turn_state = first.headers()["x-codex-turn-state"].clone();
+        first.text().await.unwrap();
+        let second = gateway.post(PATH, &native_body("hi")).header("thread-id", &thread);
+        second.header("x-codex-turn-state", turn_state).send().await.unwrap().text().await.unwrap();
+        let accounts: Vec<_> = upstream.responses().into_iter().rev().take(2).map(|record| record.account).collect();
+        assert_eq!(accounts[0], accounts[1], "turn {turn}");
+    }
 }

@@ -8,6 +8,7 @@ use crate::support::{Database, Setup, Upstream, eventually, native_body};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn usage_of_a_thousand_concurrent_streams_equals_what_upstream_reported() {
+    rlimit::increase_nofile_limit(u64::MAX).unwrap();
     for database in [Database::Sqlite, Database::Postgres] {
         let upstream = Upstream::start(4).await;
         for account in &upstream.accounts {

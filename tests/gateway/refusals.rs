@@ -54,6 +54,11 @@ async fn what_is_wrong_with_a_request_is_said_in_openai_s_shape() {
         assert!(body["error"]["type"].is_string() && body["error"]["code"].is_string(), "{path} {shown}");
         assert_eq!(body["error"]["param"].as_str(), param, "{path} {shown}");
     }
+    for path in [NATIVE, "/v1/responses"] {
+        let request = gateway.http.get(format!("{}{path}", gateway.proxy_url));
+        let upgrade = request.header("connection", "upgrade").header("upgrade", "websocket").send().await.unwrap();
+        assert_eq!(upgrade.status(), 426, "{path}");
+    }
     assert_eq!(upstream.responses().len(), 0);
     let totals = gateway.totals().await;
     assert_eq!((totals.input_tokens, totals.output_tokens, totals.cost_micros), (0, 0, 0));

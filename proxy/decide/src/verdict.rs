@@ -134,7 +134,8 @@ fn judge_refusal(
         return verdict;
     }
     match status {
-        401 if tried.fresh_token => verdict(AccountEffect::None, Next::NextAccount),
+        // Refreshing it for every exchange would use up refresh tokens; failures make it sit out.
+        401 if tried.fresh_token => verdict(AccountEffect::Failure, Next::NextAccount),
         401 => verdict(AccountEffect::None, Next::SameAccountWithFreshToken),
         429 => verdict(
             AccountEffect::RateLimited(end_of_limit(error, retry_after, RATE_LIMIT_DEFAULT, now)),

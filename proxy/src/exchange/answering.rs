@@ -1,6 +1,8 @@
 //! An answer that has begun: relayed, translated or collected until either side ends. Usage is settled before the
 //! caller sees the end.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use codex_lb_decide::verdict::UpstreamError;
 use codex_lb_shared::domain::exchange_record::ExchangeStatus;
@@ -18,6 +20,9 @@ use crate::route::Dialect;
 use crate::serve::DataPlane;
 use crate::settlement::OpenExchange;
 use crate::translate::{Collected, OpenAiStream, OutputItems, PreparedRequest};
+
+/// How long a stream may stay open behind its terminal event.
+const AFTER_TERMINAL_MAX: Duration = Duration::from_secs(5);
 
 /// An answer that has begun.
 pub(super) struct Answering {
@@ -45,6 +50,10 @@ impl UpstreamRefusal {
     /// The reply, unless it is about the account: a caller would throw its own login away for a 401.
     pub(super) fn from_reply(refusal: &Refusal) -> Option<Self> {
         let error = UpstreamError::from_body(&refusal.body);
+        // A redirect or anything else that is no error has no meaning for a caller.
+        if refusal.status < 400 {
+            return None;
+        }
         let is_about_account = matches!(refusal.status, 401 | 402) || (refusal.status == 403 && error.is_not_json);
         if is_about_account {
             return None;
@@ -133,10 +142,10 @@ pub(super) async fn relay(
     downstream: &mut Downstream<'_>,
     open: &mut OpenExchange,
     dialect: Dialect,
-    request: &PreparedRequest,
+    wants_stream: bool,
     answering: Answering,
 ) -> Result<(), ClientGone> {
-    if request.wants_stream {
+    if wants_stream {
         open.trail.transport = "sse";
         stream(plane, downstream, open, dialect, answering).await
     } else {
@@ -165,16 +174,27 @@ async fn stream(
     };
     let mut splitter = EventSplitter::default();
     downstream.begin_stream(&answering.head).await?;
+    let mut written_at = Instant::now();
     loop {
-        let keep_alive = splitter.is_between_events().then_some(dialect);
-        let item = next_or_keep_alive(plane, downstream, &mut answering, keep_alive).await?;
+        let silence = match open.has_terminal() {
+            // What follows the end is at most a last frame.
+            true => Silence { limit: AFTER_TERMINAL_MAX, keep_alive: None },
+            false => Silence {
+                limit: plane.state.config.upstream.idle_timeout,
+                keep_alive: splitter.is_between_events().then_some(dialect),
+            },
+        };
+        let item = next_or_keep_alive(plane, downstream, &mut answering, silence, &mut written_at).await?;
         let failure = match item {
             Some(LegItem::Body(bytes)) => match filter.pass(&mut splitter, bytes) {
                 Ok(bytes) => {
                     if open.has_terminal() {
                         open.close(open.status_by_meter()).await;
                     }
-                    downstream.write(bytes).await?;
+                    if !bytes.is_empty() {
+                        downstream.write(bytes).await?;
+                        written_at = Instant::now();
+                    }
                     continue;
                 }
                 Err(EventTooLarge) => Some(Rejection::answer_too_large()),
@@ -182,6 +202,7 @@ async fn stream(
             Some(LegItem::Head(_)) => continue,
             Some(LegItem::End | LegItem::Failed) if open.has_terminal() => None,
             Some(LegItem::End | LegItem::Failed) => Some(Rejection::stream_incomplete()),
+            None if open.has_terminal() => None,
             None => Some(Rejection::upstream_timeout()),
         };
         let Some(rejection) = failure else {
@@ -221,7 +242,8 @@ async fn collect(
     let mut items = OutputItems::default();
     let mut collected = Collected::More;
     while collected == Collected::More {
-        match next_or_keep_alive(plane, downstream, &mut answering, None).await? {
+        let silence = Silence { limit: plane.state.config.upstream.idle_timeout, keep_alive: None };
+        match next_or_keep_alive(plane, downstream, &mut answering, silence, &mut Instant::now()).await? {
             Some(LegItem::Body(bytes)) => {
                 let split = splitter.push(&bytes, |event| {
                     if collected == Collected::More {
@@ -272,19 +294,26 @@ async fn fail(plane: &DataPlane, open: &mut OpenExchange, rejection: &Rejection)
     open.close(ExchangeStatus::Error).await;
 }
 
-/// The next part of the answer; `None` when upstream was silent for too long. Silence is filled with keep-alives if a
-/// dialect for them is given.
+/// How long upstream may be silent, and how that is filled.
+struct Silence {
+    limit: Duration,
+    /// Whose keep-alives are sent, if any may be sent here.
+    keep_alive: Option<Dialect>,
+}
+
+/// The next part of the answer; `None` when upstream was silent for too long. The client hears something at least every
+/// keep-alive interval, whatever upstream sends that does not concern it.
 async fn next_or_keep_alive(
     plane: &DataPlane,
     downstream: &mut Downstream<'_>,
     answering: &mut Answering,
-    keep_alive: Option<Dialect>,
+    silence: Silence,
+    written_at: &mut Instant,
 ) -> Result<Option<LegItem>, ClientGone> {
-    let config = &plane.state.config.upstream;
-    let silence_ends = Instant::now() + config.idle_timeout;
+    let silence_ends = Instant::now() + silence.limit;
     loop {
-        let wake_at = match keep_alive {
-            Some(_) => silence_ends.min(Instant::now() + config.keep_alive_interval),
+        let wake_at = match silence.keep_alive {
+            Some(_) => silence_ends.min(*written_at + plane.state.config.upstream.keep_alive_interval),
             None => silence_ends,
         };
         tokio::select! {
@@ -296,8 +325,9 @@ async fn next_or_keep_alive(
         if Instant::now() >= silence_ends {
             return Ok(None);
         }
-        if let Some(dialect) = keep_alive {
+        if let Some(dialect) = silence.keep_alive {
             downstream.keep_alive(dialect).await?;
+            *written_at = Instant::now();
         }
     }
 }

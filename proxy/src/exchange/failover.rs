@@ -8,13 +8,14 @@ use codex_lb_shared::account_tokens::Freshness;
 use codex_lb_shared::clock::{self, Timestamp};
 use codex_lb_shared::domain::account::{AccountState, AccountStatus};
 use codex_lb_shared::ids::AccountId;
+use codex_lb_shared::kind::Kind;
 use codex_lb_shared::pool::{Lease, PooledAccount};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::answering::{Answering, UpstreamRefusal};
 use super::{BYTES_PER_TOKEN, Stop, answer_head};
-use crate::affinity::StickyKey;
+use crate::affinity::{Conversation, TURN_STATE_HEADER};
 use crate::attempt::{FirstAnswer, Patience, Started, first_answer};
 use crate::leg::{Leg, LegOrder};
 use crate::rejection::Rejection;
@@ -33,7 +34,7 @@ struct Search<'a> {
     plane: &'a DataPlane,
     dialect: Dialect,
     request: &'a PreparedRequest,
-    sticky_key: Option<StickyKey>,
+    conversation: Conversation,
     /// What goes upstream; the request's body unless something had to be dropped.
     body: Bytes,
     /// What the head of the answer will say.
@@ -54,13 +55,13 @@ pub(super) async fn find_answer(
     open: &mut OpenExchange,
     dialect: Dialect,
     request: &PreparedRequest,
-    sticky_key: Option<StickyKey>,
+    conversation: Conversation,
 ) -> Result<Answering, Stop> {
     let mut search = Search {
         plane,
         dialect,
         request,
-        sticky_key,
+        conversation,
         body: request.body.clone(),
         head: answer_head(request),
         excluded: Vec::new(),
@@ -72,9 +73,9 @@ pub(super) async fn find_answer(
     loop {
         let lease = search.choose()?;
         let account = Arc::clone(lease.account());
+        let leg_began_at = clock::now();
         let mut leg = search.start_leg(downstream, open, &account)?;
         let first = first_answer(&mut leg, downstream, &search.patience()).await?;
-        open.trail.first_byte_at.get_or_insert_with(std::time::Instant::now);
 
         let now = clock::now();
         let verdict = match seen(&first) {
@@ -86,12 +87,14 @@ pub(super) async fn find_answer(
             account.live.note_success();
             return Ok(search.begin(open, leg, lease, first));
         };
-        affect(plane, &account, &verdict, now);
+        affect(plane, &account, &verdict, leg_began_at, now);
         search.note_failure(open, &first, &verdict);
         let gives_up = search.began.elapsed() >= plane.state.config.upstream.failover_deadline;
         match if gives_up { Next::PassOn } else { verdict.next } {
             // A native client reads the failure best in the stream that it came in.
             Next::PassOn if dialect == Dialect::Native && matches!(first, FirstAnswer::FailedEvent(_)) => {
+                open.trail.error_code = search.failed_code();
+                open.trail.error_kind = Some(Kind::Upstream);
                 return Ok(search.begin(open, leg, lease, first));
             }
             Next::PassOn => return Err(search.last_failure.unwrap_or_else(|| Rejection::upstream_failed().into())),
@@ -109,7 +112,7 @@ pub(super) async fn find_answer(
 impl Search<'_> {
     /// Leases an account for the next leg.
     fn choose(&mut self) -> Result<Lease, Stop> {
-        let sticky = || self.plane.sticky_sessions.find(self.sticky_key?);
+        let sticky = || self.plane.sticky_sessions.find(&self.conversation);
         let preferred = self.again.or_else(sticky);
         let now = clock::now();
         let leased = selection::lease(&self.plane.state, &self.request.model, &self.excluded, preferred, now);
@@ -163,9 +166,6 @@ impl Search<'_> {
 
     /// The leg answers: its account is the conversation's from now on.
     fn begin(self, open: &mut OpenExchange, leg: Leg, lease: Lease, first: FirstAnswer) -> Answering {
-        if let Some(key) = self.sticky_key {
-            self.plane.sticky_sessions.remember(key, lease.account().account.id);
-        }
         let started = match first {
             FirstAnswer::Started(started) => started,
             FirstAnswer::FailedEvent(failed) => failed.started,
@@ -175,8 +175,21 @@ impl Search<'_> {
                 Started::default()
             }
         };
+        let turn_state = started.headers.get(TURN_STATE_HEADER).map(http::HeaderValue::as_bytes);
+        let conversation = self.conversation.with_turn_state(turn_state);
+        self.plane.sticky_sessions.remember(&conversation, lease.account().account.id);
         open.trail.upstream_status = Some(started.status);
+        open.trail.first_byte_at = started.head_at;
         Answering::new(leg, lease, started, self.head, self.request)
+    }
+
+    /// What the last failure called itself, for the request log.
+    fn failed_code(&self) -> Option<String> {
+        match &self.last_failure {
+            Some(Stop::PassOn(refusal)) => refusal.code.clone(),
+            Some(Stop::Rejected(rejection)) => Some(rejection.code.to_owned()),
+            Some(Stop::ClientGone) | None => None,
+        }
     }
 
     fn exclude(&mut self, id: AccountId) {
@@ -289,13 +302,13 @@ const fn outcome(first: &FirstAnswer, verdict: Option<&Verdict>) -> &'static str
 }
 
 /// Does to the account what the verdict says.
-fn affect(plane: &DataPlane, account: &Arc<PooledAccount>, verdict: &Verdict, now: Timestamp) {
+fn affect(plane: &DataPlane, account: &Arc<PooledAccount>, verdict: &Verdict, leg_began_at: Timestamp, now: Timestamp) {
     let apply = |state, reason: &str, until| {
         plane.state.pool.apply_status(account, AccountStatus { state, reason: Some(reason.to_owned()), until });
     };
     match &verdict.account {
         AccountEffect::None | AccountEffect::ModelUnsupported => {}
-        AccountEffect::Failure => account.live.note_failure(now, verdict::back_off),
+        AccountEffect::Failure => account.live.note_failure(leg_began_at, now, verdict::back_off),
         AccountEffect::RateLimited(until) => apply(AccountState::RateLimited, "upstream limits its rate", Some(*until)),
         AccountEffect::QuotaExceeded(until) => {
             apply(AccountState::QuotaExceeded, "an upstream window is used up", Some(*until));

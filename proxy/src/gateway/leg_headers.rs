@@ -81,11 +81,11 @@ fn goes_on(name: &HeaderName, is_native: bool, configured: &[HeaderName]) -> boo
         || configured.contains(name)
 }
 
-/// Credentials never go on, not even when they are configured to.
+/// Credentials never go on, whatever prefix they hide under and even when they are configured to: a client's own key or
+/// account has no business beside a pooled account's token.
 fn is_credential(name: &HeaderName) -> bool {
-    const CREDENTIALS: [&str; 6] =
-        ["authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "chatgpt-account-id"];
-    CREDENTIALS.contains(&name.as_str())
+    const WORDS: [&str; 8] = ["authorization", "cookie", "key", "token", "secret", "account", "password", "credential"];
+    name.as_str().split(['-', '_']).any(|word| WORDS.contains(&word))
 }
 
 /// Header names that the client's `Connection` header declares hop by hop.

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use memchr::{memchr2, memmem};
 
 /// Largest event that is held while its end is awaited.
@@ -29,29 +29,22 @@ impl EventSplitter {
     /// # Errors
     /// When an event is larger than [`EVENT_BYTES_MAX`].
     pub(crate) fn push(&mut self, bytes: &[u8], mut on_event: impl FnMut(Event<'_>)) -> Result<(), EventTooLarge> {
-        if !self.partial.is_empty() {
+        if self.partial.is_empty() {
+            let rest = each_event(bytes, 0, &mut on_event);
+            self.partial.extend_from_slice(&bytes[rest..]);
+        } else {
             self.partial.extend_from_slice(bytes);
-            let whole = std::mem::take(&mut self.partial);
-            let rest = each_event(&whole, self.scanned, &mut on_event);
-            return self.keep(&whole[rest..]);
+            let rest = each_event(&self.partial, self.scanned, &mut on_event);
+            self.partial.advance(rest);
         }
-        let rest = each_event(bytes, 0, &mut on_event);
-        self.keep(&bytes[rest..])
+        // The last three bytes may be the beginning of a blank line (CR LF CR LF).
+        self.scanned = self.partial.len().saturating_sub(3);
+        if self.partial.len() > EVENT_BYTES_MAX { Err(EventTooLarge) } else { Ok(()) }
     }
 
     /// Whether the bytes so far end where an event ends.
     pub(crate) fn is_between_events(&self) -> bool {
         self.partial.is_empty()
-    }
-
-    fn keep(&mut self, rest: &[u8]) -> Result<(), EventTooLarge> {
-        if rest.len() > EVENT_BYTES_MAX {
-            return Err(EventTooLarge);
-        }
-        self.partial.extend_from_slice(rest);
-        // The last three bytes may be the beginning of a blank line (CR LF CR LF).
-        self.scanned = self.partial.len().saturating_sub(3);
-        Ok(())
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! It parses an event's JSON only where the event can hold usage; text deltas are counted, not read.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use codex_lb_shared::domain::usage::{MeteredUsage, TokenUsage};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::events::{Event, EventSplitter};
 
@@ -32,11 +34,13 @@ pub(crate) struct Meter {
     bytes: u64,
 }
 
+/// An end is an end whatever its usage looks like, so that is read apart.
 #[derive(Deserialize)]
-struct TerminalEvent {
-    #[serde(rename = "type")]
-    kind: String,
-    response: Option<TerminalResponse>,
+struct TerminalEvent<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    response: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -46,24 +50,20 @@ struct TerminalResponse {
 
 #[derive(Deserialize)]
 struct UsageObject {
-    input_tokens: u64,
-    #[serde(default)]
+    input_tokens: Option<u64>,
     input_tokens_details: Option<InputDetails>,
-    output_tokens: u64,
-    #[serde(default)]
+    output_tokens: Option<u64>,
     output_tokens_details: Option<OutputDetails>,
 }
 
 #[derive(Deserialize)]
 struct InputDetails {
-    #[serde(default)]
-    cached_tokens: u64,
+    cached_tokens: Option<u64>,
 }
 
 #[derive(Deserialize)]
 struct OutputDetails {
-    #[serde(default)]
-    reasoning_tokens: u64,
+    reasoning_tokens: Option<u64>,
 }
 
 impl Meter {
@@ -117,22 +117,30 @@ impl Meter {
 }
 
 fn read_terminal(event: Event<'_>, usage: &mut Option<TokenUsage>, terminal: &mut Option<Terminal>) {
-    let Ok(parsed) = serde_json::from_slice::<TerminalEvent>(&event.data()) else { return };
-    *terminal = Some(match parsed.kind.as_str() {
+    let data = event.data();
+    let Ok(parsed) = serde_json::from_slice::<TerminalEvent<'_>>(&data) else { return };
+    *terminal = Some(match parsed.kind.as_ref() {
         "response.completed" | "response.done" => Terminal::Completed,
         "response.incomplete" => Terminal::Incomplete,
         "response.failed" | "error" => Terminal::Failed,
         _ => return,
     });
-    if let Some(told) = parsed.response.and_then(|response| response.usage) {
-        let cached = told.input_tokens_details.map_or(0, |details| details.cached_tokens);
-        let reasoning = told.output_tokens_details.map_or(0, |details| details.reasoning_tokens);
-        *usage = Some(TokenUsage {
-            input: told.input_tokens,
-            cached_input: cached.min(told.input_tokens),
-            output: told.output_tokens,
-            reasoning: reasoning.min(told.output_tokens),
-        });
+    let response = parsed.response.and_then(|raw| serde_json::from_str::<TerminalResponse>(raw.get()).ok());
+    if let Some(told) = response.and_then(|response| response.usage).and_then(UsageObject::tokens) {
+        *usage = Some(told);
+    }
+}
+
+impl UsageObject {
+    /// The counts, if upstream told any. What it left out of a told count is zero.
+    fn tokens(self) -> Option<TokenUsage> {
+        if self.input_tokens.is_none() && self.output_tokens.is_none() {
+            return None;
+        }
+        let (input, output) = (self.input_tokens.unwrap_or(0), self.output_tokens.unwrap_or(0));
+        let cached = self.input_tokens_details.and_then(|details| details.cached_tokens).unwrap_or(0);
+        let reasoning = self.output_tokens_details.and_then(|details| details.reasoning_tokens).unwrap_or(0);
+        Some(TokenUsage { input, cached_input: cached.min(input), output, reasoning: reasoning.min(output) })
     }
 }
 
@@ -160,6 +168,27 @@ mod tests {
             let usage = TokenUsage { input: 10, cached_input: 4, output: 7, reasoning: 3 };
             assert_eq!(meter.usage(99), MeteredUsage::Exact(usage));
             assert!(meter.first_token_at().is_some());
+        }
+    }
+
+    #[test]
+    fn an_end_with_odd_usage_is_an_end_all_the_same() {
+        let cases = [
+            (
+                r#"{"input_tokens":1000,"input_tokens_details":{"cached_tokens":null},"output_tokens":100}"#,
+                Some((1000, 100)),
+            ),
+            (r#"{"input_tokens":7,"output_tokens":null,"output_tokens_details":null}"#, Some((7, 0))),
+            (r#"{"input_tokens":"many"}"#, None),
+            ("null", None),
+            ("{}", None),
+        ];
+        for (usage, expected) in cases {
+            let meter =
+                meter(&format!("data: {{\"type\":\"response.completed\",\"response\":{{\"usage\":{usage}}}}}\n\n"));
+            assert_eq!(meter.terminal(), Some(Terminal::Completed), "{usage}");
+            let told = meter.usage.map(|usage| (usage.input, usage.output));
+            assert_eq!(told, expected, "{usage}");
         }
     }
 

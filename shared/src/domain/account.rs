@@ -115,6 +115,14 @@ impl AccountState {
             .find(|state| state.as_str() == name)
     }
 
+    /// Whether a reply of upstream may change the state: a person's word and the end of a login stand.
+    pub const fn yields_to_upstream(self) -> bool {
+        match self {
+            Self::Active | Self::RateLimited | Self::QuotaExceeded => true,
+            Self::Paused | Self::ReauthRequired | Self::Deactivated => false,
+        }
+    }
+
     /// Whether the state ends by itself when its time is up.
     pub const fn ends_by_itself(self) -> bool {
         matches!(self, Self::RateLimited | Self::QuotaExceeded)

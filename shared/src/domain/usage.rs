@@ -24,14 +24,14 @@ impl TokenUsage {
         self.input.saturating_add(self.output)
     }
 
-    /// The larger of both counts, kind by kind.
+    /// The sum, kind by kind.
     #[must_use]
-    pub fn max(self, other: Self) -> Self {
+    pub const fn plus(self, other: Self) -> Self {
         Self {
-            input: self.input.max(other.input),
-            cached_input: self.cached_input.max(other.cached_input),
-            output: self.output.max(other.output),
-            reasoning: self.reasoning.max(other.reasoning),
+            input: self.input.saturating_add(other.input),
+            cached_input: self.cached_input.saturating_add(other.cached_input),
+            output: self.output.saturating_add(other.output),
+            reasoning: self.reasoning.saturating_add(other.reasoning),
         }
     }
 }
@@ -53,6 +53,17 @@ impl MeteredUsage {
         match self {
             Self::Exact(tokens) | Self::AtLeast(tokens) => Some(tokens),
             Self::None => None,
+        }
+    }
+
+    /// The same with what is known to have been used besides.
+    #[must_use]
+    pub fn plus(self, told: TokenUsage) -> Self {
+        match self {
+            Self::Exact(tokens) => Self::Exact(tokens.plus(told)),
+            Self::AtLeast(tokens) => Self::AtLeast(tokens.plus(told)),
+            Self::None if told == TokenUsage::default() => Self::None,
+            Self::None => Self::Exact(told),
         }
     }
 

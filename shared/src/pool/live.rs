@@ -23,12 +23,19 @@ struct Known {
     status: AccountStatus,
     usage: Option<AccountUsage>,
     failures_in_a_row: u32,
+    failure_counted_at: Option<Timestamp>,
     cooling_until: Option<Timestamp>,
 }
 
 impl Default for Known {
     fn default() -> Self {
-        Self { status: AccountStatus::ACTIVE, usage: None, failures_in_a_row: 0, cooling_until: None }
+        Self {
+            status: AccountStatus::ACTIVE,
+            usage: None,
+            failures_in_a_row: 0,
+            failure_counted_at: None,
+            cooling_until: None,
+        }
     }
 }
 
@@ -71,10 +78,7 @@ impl AccountLive {
     /// Takes over what upstream's reply says, unless a person or the end of a login said more. Whether it did.
     pub(super) fn apply_upstream_status(&self, status: &AccountStatus) -> bool {
         let mut known = self.known.lock();
-        let may_change = match known.status.state {
-            AccountState::Active | AccountState::RateLimited | AccountState::QuotaExceeded => true,
-            AccountState::Paused | AccountState::ReauthRequired | AccountState::Deactivated => false,
-        };
+        let may_change = known.status.state.yields_to_upstream();
         if may_change {
             known.status = status.clone();
         }
@@ -96,9 +100,19 @@ impl AccountLive {
         is_news
     }
 
-    /// Counts one more failure; `back_off` says how long so many in a row make the account sit out.
-    pub fn note_failure(&self, now: Timestamp, back_off: impl FnOnce(u32) -> Option<Duration>) {
+    /// Counts one more failure of a leg that began at `leg_began_at`; `back_off` says how long so many in a row make
+    /// the account sit out. Legs that ran side by side fail together when one connection breaks: they count once.
+    pub fn note_failure(
+        &self,
+        leg_began_at: Timestamp,
+        now: Timestamp,
+        back_off: impl FnOnce(u32) -> Option<Duration>,
+    ) {
         let mut known = self.known.lock();
+        if known.failure_counted_at.is_some_and(|counted_at| leg_began_at <= counted_at) {
+            return;
+        }
+        known.failure_counted_at = Some(now);
         known.failures_in_a_row = known.failures_in_a_row.saturating_add(1);
         if let Some(span) = back_off(known.failures_in_a_row) {
             known.cooling_until = Some(now.plus(span));
@@ -174,14 +188,28 @@ mod tests {
     #[test]
     fn failures_in_a_row_cool_an_account_and_one_success_clears_them() {
         let live = AccountLive::default();
+        let at = Timestamp::from_unix_ms;
         let back_off = |failures| (failures >= 2).then_some(Duration::from_millis(10));
-        live.note_failure(NOW, back_off);
+        live.note_failure(at(1), at(2), back_off);
         assert_eq!(live.view(NOW).cooling_until, None);
-        live.note_failure(NOW, back_off);
-        assert_eq!(live.view(NOW).cooling_until, Some(Timestamp::from_unix_ms(1_010)));
+        live.note_failure(at(3), at(4), back_off);
+        assert_eq!(live.view(NOW).cooling_until, Some(at(14)));
         live.note_success();
         assert_eq!(live.view(NOW).cooling_until, None);
-        live.note_failure(NOW, back_off);
+        live.note_failure(at(5), at(6), back_off);
         assert_eq!(live.view(NOW).cooling_until, None);
+    }
+
+    #[test]
+    fn legs_that_fail_together_count_as_one_failure() {
+        let live = AccountLive::default();
+        let at = Timestamp::from_unix_ms;
+        let back_off = |failures| (failures >= 2).then_some(Duration::from_millis(10));
+        for leg_began in [1, 2, 3, 4] {
+            live.note_failure(at(leg_began), at(5), back_off);
+        }
+        assert_eq!(live.view(NOW).cooling_until, None);
+        live.note_failure(at(6), at(7), back_off);
+        assert_eq!(live.view(NOW).cooling_until, Some(at(17)));
     }
 }

@@ -48,7 +48,13 @@ impl Pool {
             return;
         }
         match self.write_batch(&batch).await {
-            Ok(()) => self.forget_written(&batch),
+            Ok(is_overruled) => {
+                self.forget_written(&batch);
+                // Somebody else's word stands in the database; take it over.
+                if is_overruled && let Err(error) = self.reload().await {
+                    warn!(error = %error, "the pool could not be reloaded after a status was overruled");
+                }
+            }
             Err(error) => {
                 warn!(error = %error, accounts = batch.len(), "account states could not be written yet");
                 self.pending_added.notify_one();
@@ -56,17 +62,19 @@ impl Pool {
         }
     }
 
-    async fn write_batch(&self, batch: &[(AccountId, PendingWrite)]) -> Result<(), StoreError> {
+    /// Whether a status was not taken, because a person or the end of a login had said more.
+    async fn write_batch(&self, batch: &[(AccountId, PendingWrite)]) -> Result<bool, StoreError> {
         let usage: Vec<_> = batch.iter().filter_map(|(id, write)| write.usage.map(|usage| (*id, usage))).collect();
         if !usage.is_empty() {
             self.store.save_account_usage(&usage).await?;
         }
+        let mut is_overruled = false;
         for (id, write) in batch {
             if let Some(status) = &write.status {
-                self.store.apply_upstream_status(*id, status, clock::now()).await?;
+                is_overruled |= !self.store.apply_upstream_status(*id, status, clock::now()).await?;
             }
         }
-        Ok(())
+        Ok(is_overruled)
     }
 
     fn forget_written(&self, batch: &[(AccountId, PendingWrite)]) {

@@ -55,7 +55,11 @@ pub(crate) async fn create(
         last_used_at: None,
     };
     state.store.insert_api_key(&key).await?;
-    effect::api_keys_changed(&state).await?;
+    // The key exists now and its secret is shown only here, so it is shown even if this process learns of the key a
+    // moment later than it should: the change watch sees to that.
+    if let Err(error) = effect::api_keys_changed(&state).await {
+        tracing::warn!(error = %error, "a new api key is not effective yet");
+    }
     let answer = Answer { api_key: ApiKeyView::of(key, now), secret: made.secret.expose_secret() };
     Ok(extract::shown_once(answer))
 }

@@ -95,7 +95,8 @@ fn nothing_is_tried_twice_that_was_tried_once() {
     let again = Tried { same_account_again: true, ..Tried::default() };
     assert_eq!(judge(refused(500, "{}"), again, NOW).next, Next::NextAccount);
     let fresh = Tried { fresh_token: true, ..Tried::default() };
-    assert_eq!(judge(refused(401, "{}"), fresh, NOW).next, Next::NextAccount);
+    let refused_again = Verdict { account: AccountEffect::Failure, next: Next::NextAccount };
+    assert_eq!(judge(refused(401, "{}"), fresh, NOW), refused_again);
     let stripped = Tried { without_encrypted_content: true, ..Tried::default() };
     let encrypted = r#"{"error":{"code":"invalid_encrypted_content"}}"#;
     assert_eq!(judge(refused(400, encrypted), stripped, NOW).next, Next::PassOn);
