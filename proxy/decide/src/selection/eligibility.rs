@@ -1,113 +1,129 @@
-//! Whether an account may serve an exchange now, and if none may, why and until when.
+//! Whether an account may serve an exchange now. Nothing in here ranks, and being at its concurrency cap is no reason:
+//! that is over in a moment.
+
+use std::time::Duration;
 
 use codex_lb_shared::clock::Timestamp;
 use codex_lb_shared::domain::account::AccountState;
+use codex_lb_shared::domain::upstream_window::AccountUsage;
 
-use super::{AccountView, Needs};
+use super::view::{AccountView, Needs};
+
+/// A sample that is not older than this may rule an account out.
+///
+/// Usage is fetched every few minutes and comes with every answer, but an account that is ruled out answers nothing. If
+/// fetching fails twice we no longer know, and one request that upstream refuses, with the true end of the limit, costs
+/// less than an account that nobody uses.
+pub const SAMPLE_FRESH_FOR: Duration = Duration::from_secs(600);
+/// A window used by this much serves no more.
+const USED_UP_PERCENT: f64 = 100.0;
+
+/// How an eligible account serves, better first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Standing {
+    /// Out of its windows.
+    Regular,
+    /// A window is used up; its owner pays for the rest.
+    OnCredits,
+}
 
 /// Why an account is not a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ineligible {
-    /// An earlier leg of this exchange ruled it out.
-    Excluded,
-    /// Its plan does not offer the model.
-    ModelNotOffered,
+    /// The caller's api key may not use it.
+    OutOfScope,
+    /// The strategy is `single_account`, and it is not the one.
+    NotTheSingleAccount,
     /// An operator paused it.
     Paused,
     /// A person must log in again.
     ReauthRequired,
     /// Upstream closed it.
     Deactivated,
+    /// It does not offer the model.
+    ModelNotOffered,
+    /// It does not offer the service tier.
+    TierNotOffered,
     /// It is limited by upstream until then, if the end is known.
     Limited(Option<Timestamp>),
+    /// It is limited until then for the exchange's model only.
+    ModelLimited(Timestamp),
     /// It sits out after failures.
     CoolingDown(Timestamp),
+    /// An earlier leg of this exchange ruled it out.
+    Excluded,
 }
 
-/// What is wrong with every account of the pool, when none is eligible.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PoolTrouble {
-    /// Accounts looked at.
-    pub accounts: u32,
-    /// Of these, limited by upstream.
-    pub limited: u32,
-    /// Of these, sitting out after failures.
-    pub cooling_down: u32,
-    /// Of these, whose plan does not offer the model.
-    pub model_not_offered: u32,
-    /// Of these, ruled out by earlier legs of the exchange.
-    pub excluded: u32,
-    /// The earliest end of a limit.
-    pub earliest_reset: Option<Timestamp>,
-    /// The earliest end of a cooldown.
-    pub earliest_cooldown_end: Option<Timestamp>,
-}
-
-impl PoolTrouble {
-    /// Adds one account's reason.
-    pub fn count(&mut self, reason: Ineligible) {
-        self.accounts += 1;
-        match reason {
-            Ineligible::Excluded => self.excluded += 1,
-            Ineligible::ModelNotOffered => self.model_not_offered += 1,
-            Ineligible::Limited(until) => {
-                self.limited += 1;
-                self.earliest_reset = earlier(self.earliest_reset, until);
-            }
-            Ineligible::CoolingDown(until) => {
-                self.cooling_down += 1;
-                self.earliest_cooldown_end = earlier(self.earliest_cooldown_end, Some(until));
-            }
-            Ineligible::Paused | Ineligible::ReauthRequired | Ineligible::Deactivated => {}
-        }
-    }
-}
-
-fn earlier(known: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
-    match (known, other) {
-        (Some(known), Some(other)) => Some(known.min(other)),
-        (known, other) => known.or(other),
-    }
-}
-
-/// Whether `account` may serve an exchange with these needs at `now`.
+/// Whether `account` may serve an exchange with these needs at `now`, and how.
 ///
 /// # Errors
-/// The first reason why not.
-pub fn eligibility(account: &AccountView, needs: &Needs<'_>, now: Timestamp) -> Result<(), Ineligible> {
-    match account.state {
-        AccountState::Active => {}
+/// The reason why not; of several, a lasting one before a passing one.
+pub fn eligibility(account: &AccountView, needs: &Needs<'_>, now: Timestamp) -> Result<Standing, Ineligible> {
+    if needs.scope.is_some_and(|scope| !scope.contains(&account.id)) {
+        return Err(Ineligible::OutOfScope);
+    }
+    let limited_until = match account.state {
+        AccountState::Active => None,
         AccountState::Paused => return Err(Ineligible::Paused),
         AccountState::ReauthRequired => return Err(Ineligible::ReauthRequired),
         AccountState::Deactivated => return Err(Ineligible::Deactivated),
-        AccountState::RateLimited | AccountState::QuotaExceeded => {
-            return Err(Ineligible::Limited(account.state_until));
-        }
+        AccountState::RateLimited | AccountState::QuotaExceeded => Some(Ineligible::Limited(account.state_until)),
+    };
+    offers(account, needs)?;
+    if let Some(limited) = limited_until {
+        return Err(limited);
     }
-    if needs.plans.is_some_and(|plans| !plans.contains(&account.plan)) {
-        return Err(Ineligible::ModelNotOffered);
-    }
+    let standing = room(account, needs, now)?;
     if let Some(until) = account.cooling_until.filter(|until| now < *until) {
         return Err(Ineligible::CoolingDown(until));
-    }
-    if let Some(resets_at) = exhausted_window_end(account, now) {
-        return Err(Ineligible::Limited(Some(resets_at)));
     }
     if needs.excluded.contains(&account.id) {
         return Err(Ineligible::Excluded);
     }
+    Ok(standing)
+}
+
+fn offers(account: &AccountView, needs: &Needs<'_>) -> Result<(), Ineligible> {
+    if needs.model_plans.is_some_and(|plans| !plans.contains(&account.plan))
+        || needs.model_refused_by.is_some_and(|refused| refused.contains(&account.id))
+    {
+        return Err(Ineligible::ModelNotOffered);
+    }
+    if needs.tier_plans.is_some_and(|plans| !plans.contains(&account.plan)) {
+        return Err(Ineligible::TierNotOffered);
+    }
     Ok(())
 }
 
-/// The end of the latest window that is known to be used up and has not reset.
-///
-/// A window without a known reset never blocks: nothing would ever unblock it but a request, which tells for sure.
-fn exhausted_window_end(account: &AccountView, now: Timestamp) -> Option<Timestamp> {
-    let usage = account.usage?;
+/// Whether the limits that meter the model leave room. A model with a limit of its own is not metered by the windows.
+fn room(account: &AccountView, needs: &Needs<'_>, now: Timestamp) -> Result<Standing, Ineligible> {
+    if let Some(named_limit) = needs.named_limit {
+        let cooldown = account.named_cooldowns.iter().find(|cooldown| cooldown.named_limit == named_limit);
+        return match cooldown.filter(|cooldown| now < cooldown.until) {
+            Some(cooldown) => Err(Ineligible::ModelLimited(cooldown.until)),
+            None => Ok(Standing::Regular),
+        };
+    }
+    let fresh = account.usage.as_ref().filter(|usage| now.since(usage.observed_at) <= SAMPLE_FRESH_FOR);
+    match fresh.and_then(|usage| used_up(usage, now)) {
+        Some(_) if account.credits.can_pay() => Ok(Standing::OnCredits),
+        // Nothing would end a limit without a known end but a request, which tells for sure.
+        Some(UsedUp { until: Some(until) }) => Err(Ineligible::Limited(Some(until))),
+        Some(UsedUp { until: None }) | None => Ok(Standing::Regular),
+    }
+}
+
+struct UsedUp {
+    /// The latest known reset of the windows that are used up: all of them must leave room.
+    until: Option<Timestamp>,
+}
+
+fn used_up(usage: &AccountUsage, now: Timestamp) -> Option<UsedUp> {
     [usage.primary, usage.secondary]
         .into_iter()
         .flatten()
-        .filter(|window| window.used_percent_at(now) >= 100.0)
-        .filter_map(|window| window.resets_at)
-        .max()
+        .filter(|window| window.used_percent_at(now) >= USED_UP_PERCENT)
+        .map(|window| window.resets_at)
+        .reduce(Ord::max)
+        .map(|until| UsedUp { until })
 }

@@ -1,15 +1,12 @@
 //! `round_robin`: the account that was chosen longest ago.
 
-use codex_lb_shared::clock::Timestamp;
-use rand::Rng;
+use super::{AccountView, Sight, Strategy, least};
 
-use super::{AccountView, Strategy};
-
-/// Orders by the last choice, oldest first; ties by id, so that the order is total.
+/// Orders by the last choice, oldest first.
 pub(super) struct RoundRobin;
 
 impl Strategy for RoundRobin {
-    fn order(&self, candidates: &mut Vec<&AccountView>, _now: Timestamp, _dice: &mut dyn Rng) {
-        candidates.sort_unstable_by_key(|account| (account.last_chosen, account.id));
+    fn best<'a>(&self, candidates: &[&'a AccountView], _sight: &Sight) -> Option<&'a AccountView> {
+        least(candidates, |account| account.last_chosen)
     }
 }

@@ -1,0 +1,122 @@
+//! The figures that strategies rank by.
+
+use super::*;
+use crate::selection::health::HealthTier;
+
+fn seen(basis: Basis) -> Sight {
+    Sight::new(NOW, basis, 7)
+}
+
+#[test]
+fn running_exchanges_press_by_two_and_a_half_points_each() {
+    let view = AccountView { in_flight: 3, ..used_account(1, 40.0, 20.0) };
+    let sight = seen(Basis::Process);
+    assert_eq!((sight.primary_used(&view), sight.secondary_used(&view)), (47.5, 27.5));
+    assert_eq!(sight.credits_left(&view), 7_560.0 * 0.725);
+    let pressed_down = AccountView { in_flight: 40, ..account(1) };
+    assert_eq!((sight.secondary_used(&pressed_down), sight.credits_left(&pressed_down)), (100.0, 0.0));
+    let beyond = AccountView { in_flight: u32::MAX, ..account(1) };
+    assert_eq!(sight.credits_left(&beyond), 0.0);
+}
+
+#[test]
+fn what_replicas_share_is_rounded_to_tens_and_knows_no_running_exchange() {
+    let sight = seen(Basis::Shared);
+    let rounded = [(0.0, 0.0), (4.9, 0.0), (5.0, 10.0), (14.9, 10.0), (84.9, 80.0), (85.0, 90.0), (94.9, 90.0)];
+    for (percent, expected) in rounded {
+        let view = AccountView { in_flight: 3, ..used_account(1, percent, percent) };
+        assert_eq!((sight.primary_used(&view), sight.secondary_used(&view)), (expected, expected), "{percent}");
+    }
+    assert_eq!(sight.credits_left(&used_account(1, 0.0, 34.9)), 7_560.0 * 0.7);
+    assert_eq!(sight.primary_used(&used_account(1, f64::NAN, 0.0)), 0.0);
+    assert_eq!(sight.primary_used(&used_account(1, f64::INFINITY, 0.0)), 100.0);
+}
+
+#[test]
+fn a_window_resets_at_its_time_or_its_whole_length_from_now() {
+    let minute = 60 * SECOND;
+    let with = |window_minutes, resets_at| AccountView {
+        usage: Some(AccountUsage {
+            primary: None,
+            secondary: window(9.0, window_minutes, resets_at),
+            observed_at: NOW,
+        }),
+        ..account(1)
+    };
+    let cases = [
+        ("known", with(WEEKLY_MINUTES, Some(at(1))), at(1)),
+        ("passed", with(WEEKLY_MINUTES, Some(NOW)), at(7 * DAY)),
+        ("unknown, monthly", with(43_200, None), at(43_200 * minute)),
+        ("unknown length", with(0, None), at(7 * DAY)),
+        ("no sample", account(1), at(7 * DAY)),
+    ];
+    for (name, view, expected) in cases {
+        assert_eq!(seen(Basis::Process).resets_at(&view), expected, "{name}");
+        assert_eq!(seen(Basis::Shared).resets_at(&view), expected, "{name}");
+    }
+}
+
+#[test]
+fn replicas_see_the_time_to_a_reset_in_whole_hours() {
+    let resets_in = |ms| AccountView { usage: used_until(0.0, None, 0.0, Some(at(ms))), ..account(1) };
+    for (ms, exact, shared) in [
+        (1_500, 1.5, 3_600.0),
+        (HOUR - 1, 3_599.999, 3_600.0),
+        (HOUR, 3_600.0, 3_600.0),
+        (HOUR + SECOND, 3_601.0, 7_200.0),
+    ] {
+        assert_eq!(seen(Basis::Process).seconds_to_reset(&resets_in(ms)), exact);
+        assert_eq!(seen(Basis::Shared).seconds_to_reset(&resets_in(ms)), shared);
+    }
+}
+
+#[test]
+fn health_in_this_process_is_none_of_the_replicas_business() {
+    let shared = |view: &AccountView| seen(Basis::Shared).tier(view);
+    let failing = AccountView { health: failing(), ..account(1) };
+    assert_eq!((seen(Basis::Process).tier(&failing), shared(&failing)), (HealthTier::Draining, HealthTier::Healthy));
+    let probing = AccountView { health: probing(), ..account(1) };
+    assert_eq!((seen(Basis::Process).tier(&probing), shared(&probing)), (HealthTier::Probing, HealthTier::Healthy));
+    for (primary, secondary, expected) in
+        [(84.9, 84.9, HealthTier::Healthy), (85.0, 0.0, HealthTier::Draining), (0.0, 85.0, HealthTier::Draining)]
+    {
+        assert_eq!(shared(&used_account(1, primary, secondary)), expected, "{primary} and {secondary}");
+    }
+}
+
+/// Replicas of different versions must draw alike, so these numbers never change.
+#[test]
+fn the_draw_is_the_same_in_every_version() {
+    let luck = |dice, number| Sight::new(NOW, Basis::Shared, dice).luck(&account(number));
+    let high = 1 << 64;
+    assert_eq!(luck(0, 0), GOLDEN[0]);
+    assert_eq!(luck(1, 0), GOLDEN[1]);
+    assert_eq!(luck(high, 0), GOLDEN[2]);
+    assert_eq!(luck(0, 1), GOLDEN[3]);
+    assert_eq!(luck(0, high), GOLDEN[4]);
+    assert_eq!(luck(u128::MAX, u128::MAX), GOLDEN[5]);
+    let ticket = seen(Basis::Shared).ticket(&account(1), 4.0);
+    assert!((ticket - GOLDEN_TICKET).abs() < 1e-12, "{ticket}");
+}
+
+/// Worked out by another program, from the definition.
+const GOLDEN: [u64; 6] = [
+    0x2130_748a_aac8_0268,
+    0xe281_95dd_d9ee_4956,
+    0xd1c0_2706_8798_4b37,
+    0xd9ee_f7f0_73d3_7c42,
+    0x2a4f_111b_3be5_7715,
+    0x9c66_6618_c8f2_79d7,
+];
+const GOLDEN_TICKET: f64 = 1.013_883_892_353_301_8;
+
+#[test]
+fn every_ticket_is_positive_and_finite() {
+    for dice in 0..10_000 {
+        let sight = Sight::new(NOW, Basis::Process, dice);
+        for weight in [1.0, 50_400.0, 1e-12] {
+            let ticket = sight.ticket(&account(dice), weight);
+            assert!(ticket.is_finite() && ticket > 0.0, "{ticket} of dice {dice} and weight {weight}");
+        }
+    }
+}
