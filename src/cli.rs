@@ -33,7 +33,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: AccountsCommand,
     },
-    /// The api keys that callers present.
+    /// The api keys that callers present, and the key that encrypts account tokens.
     Keys {
         #[command(subcommand)]
         command: KeysCommand,
@@ -77,5 +77,14 @@ pub(crate) enum KeysCommand {
     Revoke {
         /// Its id, as `keys list` shows it.
         id: String,
+    },
+    /// Move the accounts' tokens to a new encryption key, while servers run or not. See docs/encryption-key.md.
+    RotateEncryption {
+        /// Make a new key although other machines might use the same PostgreSQL database without having it.
+        #[arg(long)]
+        generate: bool,
+        /// Remove the key that the last rotation moved away from.
+        #[arg(long, conflicts_with = "generate")]
+        discard_old: bool,
     },
 }

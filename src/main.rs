@@ -7,6 +7,7 @@ mod cli;
 mod keys;
 mod open;
 mod output;
+mod rotate_encryption;
 mod serve;
 
 use std::process::ExitCode;
@@ -66,6 +67,13 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Keys { command: KeysCommand::List } => block_on(keys::list(&config)),
         Command::Keys { command: KeysCommand::Revoke { id } } => block_on(keys::revoke(&config, &id)),
+        Command::Keys { command: KeysCommand::RotateEncryption { generate, discard_old } } => block_on(async {
+            if discard_old {
+                rotate_encryption::discard_old(&config).await
+            } else {
+                rotate_encryption::rotate(&config, generate).await
+            }
+        }),
     }
 }
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use codex_lb_shared::clock;
 use codex_lb_shared::config::Config;
-use codex_lb_shared::secret::{EncryptionKey, Sealer};
+use codex_lb_shared::secret::{EncryptionKey, KeyFiles, Sealer};
 use codex_lb_shared::store::{DatabaseUrl, FingerprintCheck, Store};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 
 /// The migrated database.
 ///
@@ -23,25 +23,42 @@ pub(crate) async fn store(config: &Config) -> anyhow::Result<Store> {
     Ok(store)
 }
 
-/// The sealer of account tokens. Its key must be the one that the database was first used with: another one would make
-/// the pool look empty.
+/// The sealer of account tokens. One of its keys must be the one that the database names, and that one seals: another
+/// would make the pool look empty.
 ///
 /// # Errors
 /// With one sentence, when there is no usable key or it is another one.
 pub(crate) async fn sealer(config: &Config, store: &Store) -> anyhow::Result<Arc<Sealer>> {
-    let key = match &config.encryption_key {
-        Some(text) => EncryptionKey::parse(text.expose_secret()).context("read CODEX_LB_ENCRYPTION_KEY")?,
-        None => EncryptionKey::load_or_create(&config.encryption_key_file)?,
+    let sealer = match &config.encryption_key {
+        Some(text) => {
+            let (first, others) = given_keys(text)?;
+            Sealer::with_older_keys(&first, &others)
+        }
+        None => Sealer::from_files(KeyFiles::new(&config.encryption_key_file))?,
     };
-    let sealer = Sealer::new(&key);
-    match store.check_encryption_fingerprint(sealer.fingerprint(), clock::now()).await? {
-        FingerprintCheck::Recorded | FingerprintCheck::Matches => Ok(Arc::new(sealer)),
-        FingerprintCheck::Differs => bail!(
-            "the encryption key is not the one that this database was first used with; restore the original key \
-             (CODEX_LB_ENCRYPTION_KEY, or the file {})",
-            config.encryption_key_file.display()
-        ),
+    match store.check_encryption_fingerprint(&sealer.fingerprint(), clock::now()).await? {
+        FingerprintCheck::Recorded | FingerprintCheck::Matches => return Ok(Arc::new(sealer)),
+        FingerprintCheck::Differs => {}
     }
+    let recorded = store.encryption_fingerprint().await?.unwrap_or_default();
+    if sealer.seal_with(&recorded) {
+        return Ok(Arc::new(sealer));
+    }
+    bail!(
+        "the encryption key is not the one that this database was last used with; restore the original key \
+         (CODEX_LB_ENCRYPTION_KEY, or the file {})",
+        config.encryption_key_file.display()
+    )
+}
+
+/// The keys in CODEX_LB_ENCRYPTION_KEY: usually one, two while an installation moves to another.
+///
+/// # Errors
+/// When it holds no key, or something else besides.
+pub(crate) fn given_keys(text: &SecretString) -> anyhow::Result<(EncryptionKey, Vec<EncryptionKey>)> {
+    let mut keys = EncryptionKey::parse_all(text.expose_secret()).context("read CODEX_LB_ENCRYPTION_KEY")?;
+    let first = keys.remove(0);
+    Ok((first, keys))
 }
 
 /// Where the database is.

@@ -72,6 +72,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
         tokio::time::sleep(config.shutdown.grace).await;
         data_plane.stop(config.shutdown.drain_timeout).await;
         control_plane.stop().await;
+        state.account_tokens.stop().await;
         stop.cancel();
         for task in [watch, writer] {
             if task.await.is_err() {

@@ -1,8 +1,10 @@
 //! What the control plane does by itself, again and again.
 //!
-//! One task runs all jobs, one at a time, so none needs a lock against itself. A job that is stopped halfway must leave
-//! nothing behind that it would not find again.
+//! Each job has a task of its own, so none holds up another and none runs beside itself. A job that is stopped halfway
+//! must leave nothing behind that it would not find again.
 
+mod follow_encryption_key;
+mod refresh_tokens;
 mod sync_models;
 
 use std::sync::Arc;
@@ -10,10 +12,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use codex_lb_shared::state::SharedState;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, error};
 
+use follow_encryption_key::FollowEncryptionKey;
+use refresh_tokens::RefreshTokens;
 use sync_models::SyncModels;
 
 /// Something to do at intervals.
@@ -31,23 +36,29 @@ pub(crate) trait Job: Send {
 
 /// Every job there is.
 pub(crate) fn all() -> Vec<Box<dyn Job>> {
-    vec![Box::new(SyncModels::default())]
+    vec![Box::new(RefreshTokens), Box::new(FollowEncryptionKey), Box::new(SyncModels::default())]
 }
 
 /// Runs jobs, each at once and then at its interval, until `stop`.
 pub(crate) async fn run(state: Arc<SharedState>, jobs: Vec<Box<dyn Job>>, stop: CancellationToken) {
-    let work = async {
-        let mut due: Vec<(Instant, Box<dyn Job>)> = jobs.into_iter().map(|job| (Instant::now(), job)).collect();
-        while let Some((at, job)) = due.iter_mut().min_by_key(|(at, _)| *at) {
-            tokio::time::sleep_until(*at).await;
-            let began = Instant::now();
-            job.run(&state).await;
-            debug!(job = job.name(), took_ms = began.elapsed().as_millis(), "a job ran");
-            *at = Instant::now() + job.interval();
+    let mut running = JoinSet::new();
+    for job in jobs {
+        running.spawn(repeat(Arc::clone(&state), job));
+    }
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Some(Err(error)) = running.join_next() => error!(%error, "a job panicked and will not run again"),
         }
-    };
-    tokio::select! {
-        () = work => {}
-        () = stop.cancelled() => {}
+    }
+    running.shutdown().await;
+}
+
+async fn repeat(state: Arc<SharedState>, mut job: Box<dyn Job>) {
+    loop {
+        let began = Instant::now();
+        job.run(&state).await;
+        debug!(job = job.name(), took_ms = began.elapsed().as_millis(), "a job ran");
+        tokio::time::sleep(job.interval()).await;
     }
 }

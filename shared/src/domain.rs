@@ -6,6 +6,7 @@ pub mod account;
 pub mod api_key;
 pub mod auth_file;
 pub mod exchange_record;
+pub mod health;
 pub mod models;
 pub mod pricing;
 pub mod settings;

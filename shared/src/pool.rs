@@ -9,8 +9,8 @@ mod live;
 mod writer;
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use secrecy::SecretString;
@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use crate::clock::Timestamp;
 use crate::domain::account::{Account, AccountStatus};
+use crate::domain::settings::RoutingSettings;
 use crate::domain::upstream_window::AccountUsage;
 use crate::ids::AccountId;
 use crate::reload_order::ReloadOrder;
@@ -75,6 +76,8 @@ pub struct Pool {
     pending: parking_lot::Mutex<HashMap<AccountId, writer::PendingWrite>>,
     pending_added: Notify,
     choices: AtomicU64,
+    default_cap: AtomicU32,
+    slot_freed: Arc<OnceLock<live::SlotFreed>>,
     reloads: ReloadOrder,
 }
 
@@ -91,6 +94,8 @@ impl Pool {
             pending: parking_lot::Mutex::default(),
             pending_added: Notify::new(),
             choices: AtomicU64::new(1),
+            default_cap: AtomicU32::new(RoutingSettings::default().account_concurrency_cap),
+            slot_freed: Arc::default(),
             reloads: ReloadOrder::default(),
         });
         pool.reload().await?;
@@ -146,9 +151,27 @@ impl Pool {
         }
     }
 
-    /// The right to use `pooled` for one leg; counts as in flight until it is dropped.
-    pub fn lease(&self, pooled: &Arc<PooledAccount>) -> Lease {
-        Lease::new(Arc::clone(pooled), self.choices.fetch_add(1, Ordering::Relaxed))
+    /// The right to use `pooled` for one leg, if it has a slot under its cap; in flight until it is dropped.
+    pub fn try_lease(&self, pooled: &Arc<PooledAccount>) -> Option<Lease> {
+        let choice = self.choices.fetch_add(1, Ordering::Relaxed);
+        Lease::take(pooled, self.cap_of(&pooled.account), choice, &self.slot_freed)
+    }
+
+    /// How many exchanges may run on an account at once.
+    pub fn cap_of(&self, account: &Account) -> u32 {
+        account.concurrency_cap.unwrap_or_else(|| self.default_cap.load(Ordering::Relaxed))
+    }
+
+    /// Sets the cap of accounts that have none of their own.
+    pub fn set_default_cap(&self, cap: u32) {
+        self.default_cap.store(cap, Ordering::Relaxed);
+    }
+
+    /// Calls `listener` whenever a lease ends, with the account whose slot is free. Only the first listener counts.
+    pub fn on_slot_freed(&self, listener: impl Fn(&Arc<PooledAccount>) + Send + Sync + 'static) {
+        if self.slot_freed.set(Box::new(listener)).is_err() {
+            debug_assert!(false, "the pool has one data plane");
+        }
     }
 
     /// Takes note of what upstream reported about an account's windows.

@@ -3,21 +3,29 @@
 //!
 //! A sealed text is `v1.<key id>.<base64url of nonce and ciphertext>`, made with XChaCha20-Poly1305. It is bound to its
 //! purpose and its owner, so it opens only in the row and column it was made for. Keys are never shown, in no form.
+//!
+//! An installation may know several keys while it moves from one to another. All of them open; which one seals is what
+//! the database says (`docs/encryption-key.md`).
 
 use std::fmt;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chacha20poly1305::aead::{Aead as _, Generate as _, KeyInit as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 mod encryption_key;
+mod key_files;
 mod sealed_tokens;
 
 pub use encryption_key::{EncryptionKey, EncryptionKeyError};
+pub use key_files::KeyFiles;
 pub use sealed_tokens::SealedTokens;
 
 const VERSION: &str = "v1";
@@ -72,15 +80,27 @@ pub enum SealError {
     NoRandomness(SealPurpose),
 }
 
-/// Seals secrets with the installation's key, and opens them with that key or an older one.
+/// Seals secrets with the installation's key, and opens them with that key or another known one.
+///
+/// The keys may change while it is in use: it reads its files again when it meets a text whose key it does not know.
 pub struct Sealer {
-    primary: SealingKey,
-    older: Vec<SealingKey>,
-    fingerprint: String,
+    keys: ArcSwap<Keys>,
+    /// Where the keys come from, if they can be read again.
+    files: Option<KeyFiles>,
+    /// Held by whoever changes the keys.
+    changing: Mutex<()>,
 }
 
+/// The keys at one moment.
+struct Keys {
+    primary: SealingKey,
+    others: Vec<SealingKey>,
+}
+
+#[derive(Clone)]
 struct SealingKey {
     id: String,
+    fingerprint: String,
     cipher: XChaCha20Poly1305,
 }
 
@@ -92,16 +112,33 @@ impl Sealer {
 
     /// A sealer that seals with `primary` and opens what `older` keys sealed, too.
     pub fn with_older_keys(primary: &EncryptionKey, older: &[EncryptionKey]) -> Self {
-        Self {
-            fingerprint: hex_of_hash::<16>("codex-lb encryption key fingerprint", primary),
-            primary: SealingKey::new(primary),
-            older: older.iter().map(SealingKey::new).collect(),
-        }
+        Self { keys: ArcSwap::from_pointee(Keys::new(primary, older)), files: None, changing: Mutex::default() }
     }
 
-    /// Names the key without telling it: 32 hex characters, the same wherever the same key is configured.
-    pub fn fingerprint(&self) -> &str {
-        &self.fingerprint
+    /// A sealer with the keys in `files`. It seals with the first until [`Self::seal_with`] says otherwise, and reads
+    /// the files again when it needs a key that it does not know.
+    ///
+    /// # Errors
+    /// When the files cannot be read or made, or hold no key.
+    pub fn from_files(files: KeyFiles) -> Result<Self, EncryptionKeyError> {
+        let (primary, others) = files.load_or_create()?;
+        Ok(Self { files: Some(files), ..Self::with_older_keys(&primary, &others) })
+    }
+
+    /// Names the key that seals without telling it: 32 hex characters, the same wherever the same key is configured.
+    pub fn fingerprint(&self) -> String {
+        self.keys.load().primary.fingerprint.clone()
+    }
+
+    /// The id that texts sealed from now on begin with.
+    pub fn key_id(&self) -> String {
+        self.keys.load().primary.id.clone()
+    }
+
+    /// Seals with the key of this fingerprint from now on. Whether there is such a key; if not, nothing changes.
+    pub fn seal_with(&self, fingerprint: &str) -> bool {
+        let _changing = self.changing.lock();
+        self.prefer(fingerprint) || (self.read_files_again() && self.prefer(fingerprint))
     }
 
     /// Seals `secret` for `owner`, the id of the row it will stand in. Every call gives another text.
@@ -109,13 +146,7 @@ impl Sealer {
     /// # Errors
     /// Only when the operating system gives no random bytes.
     pub fn seal(&self, purpose: SealPurpose, owner: &str, secret: &SecretString) -> Result<String, SealError> {
-        let nonce = XNonce::try_generate().map_err(|_| SealError::NoRandomness(purpose))?;
-        let bound_to = bound_to(purpose, owner);
-        let payload = Payload { msg: secret.expose_secret().as_bytes(), aad: &bound_to };
-        // The cipher itself fails only beyond 256 GiB.
-        let ciphertext = self.primary.cipher.encrypt(&nonce, payload).map_err(|_| SealError::Broken(purpose))?;
-        let body = URL_SAFE_NO_PAD.encode([nonce.as_slice(), &ciphertext].concat());
-        Ok(format!("{VERSION}.{}.{body}", self.primary.id))
+        self.keys.load().primary.seal(purpose, owner, secret)
     }
 
     /// Opens what [`Self::seal`] made for the same purpose and owner.
@@ -123,34 +154,67 @@ impl Sealer {
     /// # Errors
     /// When another key is needed, or when the text was altered or belongs elsewhere.
     pub fn open(&self, purpose: SealPurpose, owner: &str, sealed: &str) -> Result<SecretString, SealError> {
-        let mut parts = sealed.splitn(3, '.');
-        let (Some(VERSION), Some(key_id), Some(body)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(SealError::NotSealed(purpose));
-        };
-        let key = self.key(key_id).ok_or_else(|| SealError::OtherKey {
-            purpose,
-            // Shown to people, so only if it can be a key id.
-            sealed_with: key_id.chars().filter(char::is_ascii_hexdigit).take(16).collect(),
-            configured: self.primary.id.clone(),
-        })?;
-        let body = URL_SAFE_NO_PAD.decode(body).map_err(|_| SealError::NotSealed(purpose))?;
-        let (nonce, ciphertext) = body.split_first_chunk::<NONCE_BYTES>().ok_or(SealError::NotSealed(purpose))?;
-        let bound_to = bound_to(purpose, owner);
-        let payload = Payload { msg: ciphertext, aad: &bound_to };
-        let plain = key.cipher.decrypt(&XNonce::from(*nonce), payload).map_err(|_| SealError::Broken(purpose))?;
-        let plain = Zeroizing::new(plain);
-        let text = std::str::from_utf8(&plain).map_err(|_| SealError::Broken(purpose))?;
-        Ok(SecretString::from(text))
+        let opened = self.keys.load().open(purpose, owner, sealed);
+        if !matches!(opened, Err(SealError::OtherKey { .. })) {
+            return opened;
+        }
+        let _changing = self.changing.lock();
+        if self.read_files_again() { self.keys.load().open(purpose, owner, sealed) } else { opened }
     }
 
-    fn key(&self, id: &str) -> Option<&SealingKey> {
-        std::iter::once(&self.primary).chain(&self.older).find(|key| key.id == id)
+    /// The keys now: texts that belong together are sealed with the same ones.
+    fn keys(&self) -> Arc<Keys> {
+        self.keys.load_full()
+    }
+
+    fn prefer(&self, fingerprint: &str) -> bool {
+        let keys = self.keys.load();
+        if keys.primary.fingerprint == fingerprint {
+            return true;
+        }
+        let Some(preferred) = keys.others.iter().find(|key| key.fingerprint == fingerprint) else { return false };
+        let others = keys.all().filter(|key| key.id != preferred.id).cloned().collect();
+        self.keys.store(Arc::new(Keys { primary: preferred.clone(), others }));
+        true
+    }
+
+    /// Whether there are files and they could be read. What seals stays the same if the files still hold it.
+    fn read_files_again(&self) -> bool {
+        let Some(Ok((first, others))) = self.files.as_ref().map(KeyFiles::load) else { return false };
+        let before = self.fingerprint();
+        self.keys.store(Arc::new(Keys::new(&first, &others)));
+        self.prefer(&before);
+        true
     }
 }
 
 impl fmt::Debug for Sealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sealer").field("key_id", &self.primary.id).finish_non_exhaustive()
+        f.debug_struct("Sealer").field("key_id", &self.key_id()).finish_non_exhaustive()
+    }
+}
+
+impl Keys {
+    fn new(primary: &EncryptionKey, others: &[EncryptionKey]) -> Self {
+        Self { primary: SealingKey::new(primary), others: others.iter().map(SealingKey::new).collect() }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &SealingKey> {
+        std::iter::once(&self.primary).chain(&self.others)
+    }
+
+    fn open(&self, purpose: SealPurpose, owner: &str, sealed: &str) -> Result<SecretString, SealError> {
+        let mut parts = sealed.splitn(3, '.');
+        let (Some(VERSION), Some(key_id), Some(body)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(SealError::NotSealed(purpose));
+        };
+        let key = self.all().find(|key| key.id == key_id).ok_or_else(|| SealError::OtherKey {
+            purpose,
+            // Shown to people, so only if it can be a key id.
+            sealed_with: key_id.chars().filter(char::is_ascii_hexdigit).take(16).collect(),
+            configured: self.primary.id.clone(),
+        })?;
+        key.open(purpose, owner, body)
     }
 }
 
@@ -158,9 +222,38 @@ impl SealingKey {
     fn new(key: &EncryptionKey) -> Self {
         Self {
             id: hex_of_hash::<8>("codex-lb encryption key id", key),
+            fingerprint: key.fingerprint(),
             cipher: XChaCha20Poly1305::new(key.bytes().into()),
         }
     }
+
+    fn seal(&self, purpose: SealPurpose, owner: &str, secret: &SecretString) -> Result<String, SealError> {
+        let nonce = XNonce::try_generate().map_err(|_| SealError::NoRandomness(purpose))?;
+        let bound_to = bound_to(purpose, owner);
+        let payload = Payload { msg: secret.expose_secret().as_bytes(), aad: &bound_to };
+        // The cipher itself fails only beyond 256 GiB.
+        let ciphertext = self.cipher.encrypt(&nonce, payload).map_err(|_| SealError::Broken(purpose))?;
+        let body = URL_SAFE_NO_PAD.encode([nonce.as_slice(), &ciphertext].concat());
+        Ok(format!("{VERSION}.{}.{body}", self.id))
+    }
+
+    /// `body` is what stands behind the key id.
+    fn open(&self, purpose: SealPurpose, owner: &str, body: &str) -> Result<SecretString, SealError> {
+        let body = URL_SAFE_NO_PAD.decode(body).map_err(|_| SealError::NotSealed(purpose))?;
+        let (nonce, ciphertext) = body.split_first_chunk::<NONCE_BYTES>().ok_or(SealError::NotSealed(purpose))?;
+        let bound_to = bound_to(purpose, owner);
+        let payload = Payload { msg: ciphertext, aad: &bound_to };
+        let plain = self.cipher.decrypt(&XNonce::from(*nonce), payload).map_err(|_| SealError::Broken(purpose))?;
+        let plain = Zeroizing::new(plain);
+        let text = std::str::from_utf8(&plain).map_err(|_| SealError::Broken(purpose))?;
+        Ok(SecretString::from(text))
+    }
+}
+
+/// Whether a sealed text names this key.
+fn is_sealed_with(sealed: &str, key_id: &str) -> bool {
+    let mut parts = sealed.splitn(3, '.');
+    parts.next() == Some(VERSION) && parts.next() == Some(key_id) && parts.next().is_some()
 }
 
 /// What the seal covers beside the secret. Purposes hold no NUL, so no two pairs read the same.
@@ -230,7 +323,7 @@ mod tests {
         let (old, new) = (EncryptionKey::from_bytes([1; 32]), EncryptionKey::from_bytes([2; 32]));
         let sealed = Sealer::new(&old).seal(ACCESS, "a", &secret()).unwrap();
         let error = Sealer::new(&new).open(ACCESS, "a", &sealed).unwrap_err().to_string();
-        let (old_id, new_id) = (Sealer::new(&old).primary.id, Sealer::new(&new).primary.id);
+        let (old_id, new_id) = (Sealer::new(&old).key_id(), Sealer::new(&new).key_id());
         assert!(error.contains(&format!("sealed with key {old_id}, but the configured key is {new_id}")), "{error}");
 
         let both = Sealer::with_older_keys(&new, &[old]);
@@ -243,7 +336,7 @@ mod tests {
         assert_eq!(sealer(1).fingerprint(), sealer(1).fingerprint());
         assert_ne!(sealer(1).fingerprint(), sealer(2).fingerprint());
         assert_eq!(sealer(1).fingerprint().len(), 32);
-        assert!(!sealer(1).fingerprint().starts_with(&sealer(1).primary.id));
+        assert!(!sealer(1).fingerprint().starts_with(&sealer(1).key_id()));
         let shown = format!("{:?} {:?}", sealer(0x41), EncryptionKey::from_bytes([0x41; 32]));
         assert!(!shown.contains("65") && !shown.contains("AAAA") && !shown.contains("4141"), "{shown}");
     }

@@ -82,10 +82,12 @@ impl SharedState {
         let pool = Pool::load(store.clone(), Arc::clone(&sealer)).await?;
         let account_tokens =
             AccountTokens::new(store.clone(), Arc::clone(&sealer), Arc::clone(&pool), upstream.clone(), tasks.clone());
+        let settings = store.load_settings().await?;
+        pool.set_default_cap(settings.routing.account_concurrency_cap);
         let state = Self {
             api_keys: ApiKeyCache::load(store.clone()).await?,
             models: ArcSwap::from_pointee(store.load_model_catalog().await?),
-            settings: ArcSwap::from_pointee(store.load_settings().await?),
+            settings: ArcSwap::from_pointee(settings),
             changes: Changes::default(),
             hop_secret: HopSecret::generate(),
             setting_reloads: ReloadOrder::default(),
@@ -111,6 +113,7 @@ impl SharedState {
         let reload = self.setting_reloads.begin();
         let (settings, models) = (self.store.load_settings().await?, self.store.load_model_catalog().await?);
         self.setting_reloads.apply(reload, || {
+            self.pool.set_default_cap(settings.routing.account_concurrency_cap);
             self.settings.store(Arc::new(settings));
             self.models.store(Arc::new(models));
         });

@@ -15,19 +15,25 @@ mod api_keys;
 mod columns;
 mod connect;
 mod database_url;
+mod encryption;
 mod error;
 mod generations;
 mod request_log;
 mod settings;
+mod sticky_sessions;
+mod token_refresh_claims;
 mod usage_hourly;
 
 pub use accounts::{AccountPatch, NewAccount, StoredAccount, Upserted};
 pub use connect::StoreOptions;
 pub use database_url::{DatabaseUrl, InvalidDatabaseUrl};
+pub use encryption::{FingerprintCheck, SealedRow};
 pub use error::{Cause, StoreError};
 pub use generations::Generations;
 pub use request_log::{LoggedExchange, PAGE_ROWS_MAX, PageRequest};
-pub use settings::{FingerprintCheck, SettingsGroup, Versioned};
+pub use settings::{SettingsGroup, Versioned};
+pub use sticky_sessions::{StickySession, StickyWrite};
+pub use token_refresh_claims::{ClaimState, RefreshProgress};
 pub use usage_hourly::{UsageOf, UsageTotals};
 
 /// Longest any one call may take, waiting for a connection included.

@@ -7,6 +7,10 @@
 mod commands;
 mod exchanges;
 mod failover;
+mod files;
+mod images;
 mod load;
 mod refusals;
+mod routes;
 mod support;
+mod tokens;

@@ -7,7 +7,8 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use codex_lb_shared::clock::Timestamp;
-use codex_lb_shared::store::{LoggedExchange, PageRequest, Store, UsageTotals};
+use codex_lb_shared::domain::settings::{AccessSettings, RoutingSettings};
+use codex_lb_shared::store::{LoggedExchange, PageRequest, SettingsGroup, Store, UsageTotals};
 use fake_chatgpt::{AccountSpec, FakeAccount, FakeChatGpt};
 use parking_lot::RwLock;
 use serde_json::{Value, json};
@@ -51,9 +52,10 @@ impl Upstream {
     }
 }
 
-/// How a gateway is started.
+/// How a gateway is started. A clone is the same machine, for starting it again.
+#[derive(Clone)]
 pub(crate) struct Setup {
-    data_dir: TempDir,
+    data_dir: Arc<TempDir>,
     environment: Vec<(String, String)>,
 }
 
@@ -97,7 +99,7 @@ impl Setup {
 
     /// A gateway with an empty pool.
     pub(crate) fn without_accounts(fake: &FakeChatGpt) -> Self {
-        let data_dir = TempDir::new().unwrap();
+        let data_dir = Arc::new(TempDir::new().unwrap());
         let mut setup = Self { data_dir, environment: Vec::new() };
         let data_dir = setup.data_dir.path().to_string_lossy().into_owned();
         setup.set("CODEX_LB_DATA_DIR", &data_dir);
@@ -114,6 +116,16 @@ impl Setup {
             setup.set("CODEX_LB_UPSTREAM__CA_FILE", &path.to_string_lossy());
         }
         setup
+    }
+
+    /// Another machine of the same installation: the same database and encryption key, a data directory of its own.
+    pub(crate) fn twin(&self) -> Self {
+        let data_dir = Arc::new(TempDir::new().unwrap());
+        std::fs::copy(self.path("gateway.key"), data_dir.path().join("gateway.key")).unwrap();
+        let mut twin = Self { data_dir, environment: self.environment.clone() };
+        let data_dir = twin.data_dir.path().to_string_lossy().into_owned();
+        twin.set("CODEX_LB_DATA_DIR", &data_dir);
+        twin
     }
 
     /// Sets an environment variable of the gateway.
@@ -156,11 +168,19 @@ impl Setup {
 
     /// Asks for a key of every caller, from the next start on.
     pub(crate) async fn require_keys(&self) {
+        self.save(SettingsGroup::Access, &AccessSettings { api_key_auth: true, ..AccessSettings::default() }).await;
+    }
+
+    /// Lets so many exchanges run on each account, from the next start on.
+    pub(crate) async fn cap_accounts(&self, account_concurrency_cap: u32) {
+        let routing = RoutingSettings { account_concurrency_cap, ..RoutingSettings::default() };
+        self.save(SettingsGroup::Routing, &routing).await;
+    }
+
+    pub(crate) async fn save(&self, group: SettingsGroup, value: &(impl serde::Serialize + Sync)) {
         let store = self.store().await;
         store.migrate().await.unwrap();
-        let access = codex_lb_shared::domain::settings::AccessSettings { api_key_auth: true, ..Default::default() };
-        let group = codex_lb_shared::store::SettingsGroup::Access;
-        store.save_settings_group(group, &access, 0, codex_lb_shared::clock::now()).await.unwrap();
+        store.save_settings_group(group, value, 0, codex_lb_shared::clock::now()).await.unwrap();
         store.close().await;
     }
 

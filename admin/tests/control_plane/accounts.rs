@@ -80,7 +80,7 @@ async fn an_account_is_shown_as_the_pool_knows_it_now() {
         until: Some(resets_at),
     };
     plane.state.pool.apply_status(pooled, status);
-    let lease = plane.state.pool.lease(pooled);
+    let lease = plane.state.pool.try_lease(pooled).unwrap();
 
     let shown = plane.get(&format!("/api/v1/accounts/{id}")).await.ok();
     let expected = json!({

@@ -1,7 +1,7 @@
 //! `/api/v1/settings`: of two people who change a group at once, one is told.
 
 use codex_lb_shared::clock;
-use codex_lb_shared::domain::settings::KeylessAccess;
+use codex_lb_shared::domain::settings::{KeylessAccess, RoutingSettings};
 use codex_lb_shared::domain::strategy_kind::StrategyKind;
 use codex_lb_shared::store::SettingsGroup;
 use http::{Method, StatusCode};
@@ -19,13 +19,14 @@ async fn a_change_is_effective_at_once_and_leaves_the_rest_of_its_group() {
     let plane = Plane::new().await;
     let all = plane.get("/api/v1/settings").await.ok();
     let defaults = json!({
-        "routing": {"version": 0, "value": {"strategy": "capacity_weighted"}},
+        "routing": {"version": 0, "value": RoutingSettings::default()},
         "access": {"version": 0, "value": {"apiKeyAuth": false, "keylessAccess": "private"}},
     });
     assert_eq!(all, defaults);
 
     let routing = patch(&plane, "routing", 0, json!({"strategy": "round_robin"})).await.ok();
-    assert_eq!(routing, json!({"version": 1, "value": {"strategy": "round_robin"}}));
+    let expected = RoutingSettings { strategy: StrategyKind::RoundRobin, ..RoutingSettings::default() };
+    assert_eq!(routing, json!({"version": 1, "value": expected}));
     assert_eq!(plane.get("/api/v1/settings/routing").await.ok(), routing);
     let access = patch(&plane, "access", 0, json!({"keylessAccess": "loopback"})).await.ok();
     assert_eq!(access["value"], json!({"apiKeyAuth": false, "keylessAccess": "loopback"}));
@@ -72,4 +73,13 @@ async fn what_a_group_does_not_know_is_refused_and_saves_nothing() {
     assert_eq!(plane.get(path).await.ok()["version"], 0);
     plane.get("/api/v1/settings/model_catalog").await.refused(StatusCode::NOT_FOUND, "not_found");
     patch(&plane, "nonsense", 0, json!({})).await.refused(StatusCode::NOT_FOUND, "not_found");
+}
+
+#[tokio::test]
+async fn a_value_outside_its_range_is_refused_and_saves_nothing() {
+    let plane = Plane::new().await;
+    for change in [json!({"accountConcurrencyCap": 0}), json!({"stickyLeaveAbovePercent": 101})] {
+        patch(&plane, "routing", 0, change).await.refused(StatusCode::BAD_REQUEST, "invalid_request");
+    }
+    assert_eq!(plane.state.settings.load().routing, RoutingSettings::default());
 }

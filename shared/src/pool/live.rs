@@ -1,14 +1,15 @@
 //! The live state of one account: what changes with every reply and must not wait for the database.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::PooledAccount;
-use crate::clock::Timestamp;
+use crate::clock::{self, Timestamp};
 use crate::domain::account::{AccountState, AccountStatus};
+use crate::domain::health::HealthFacts;
 use crate::domain::upstream_window::AccountUsage;
 
 /// What changes with every reply of one account.
@@ -25,6 +26,7 @@ struct Known {
     failures_in_a_row: u32,
     failure_counted_at: Option<Timestamp>,
     cooling_until: Option<Timestamp>,
+    health: HealthFacts,
 }
 
 impl Default for Known {
@@ -35,6 +37,7 @@ impl Default for Known {
             failures_in_a_row: 0,
             failure_counted_at: None,
             cooling_until: None,
+            health: HealthFacts::default(),
         }
     }
 }
@@ -54,6 +57,8 @@ pub struct LiveView {
     pub in_flight: u32,
     /// Number of the last choice; smaller is longer ago.
     pub last_chosen: u64,
+    /// What its health is worked out from.
+    pub health: HealthFacts,
 }
 
 impl AccountLive {
@@ -67,6 +72,7 @@ impl AccountLive {
             usage: known.usage,
             in_flight: self.in_flight.load(Ordering::Relaxed),
             last_chosen: self.last_chosen.load(Ordering::Relaxed),
+            health: known.health,
         }
     }
 
@@ -96,6 +102,7 @@ impl AccountLive {
         let is_news = known.usage.is_none_or(|before| before.observed_at < usage.observed_at);
         if is_news {
             known.usage = Some(usage);
+            known.health.note_usage(&usage, usage.observed_at);
         }
         is_news
     }
@@ -114,41 +121,73 @@ impl AccountLive {
         }
         known.failure_counted_at = Some(now);
         known.failures_in_a_row = known.failures_in_a_row.saturating_add(1);
+        known.health.note_error(now);
         if let Some(span) = back_off(known.failures_in_a_row) {
             known.cooling_until = Some(now.plus(span));
         }
     }
 
-    /// A good answer: earlier failures no longer count.
-    pub fn note_success(&self) {
+    /// A person says that earlier failures no longer count.
+    pub fn forget_failures(&self) {
         let mut known = self.known.lock();
+        known.failures_in_a_row = 0;
+        known.cooling_until = None;
+    }
+
+    /// A good answer: earlier failures no longer count.
+    pub fn note_success(&self, now: Timestamp) {
+        let mut known = self.known.lock();
+        known.health.note_success(now);
         known.failures_in_a_row = 0;
         known.cooling_until = None;
     }
 }
 
+/// Called with the account whose slot was freed.
+pub(super) type SlotFreed = Box<dyn Fn(&Arc<PooledAccount>) + Send + Sync>;
+
 /// The right to use one account for one leg. While it lives the account counts one more exchange in flight.
 #[must_use = "a lease that is dropped at once frees the account before its leg ran"]
 pub struct Lease {
     pooled: Arc<PooledAccount>,
+    slot_freed: Arc<OnceLock<SlotFreed>>,
+    tells_nobody: bool,
 }
 
 impl Lease {
-    pub(super) fn new(pooled: Arc<PooledAccount>, choice: u64) -> Self {
-        pooled.live.in_flight.fetch_add(1, Ordering::Relaxed);
+    /// Takes a slot if the account has one under its cap.
+    pub(super) fn take(
+        pooled: &Arc<PooledAccount>,
+        cap: u32,
+        choice: u64,
+        slot_freed: &Arc<OnceLock<SlotFreed>>,
+    ) -> Option<Self> {
+        let one_more = |in_flight: u32| (in_flight < cap).then_some(in_flight + 1);
+        pooled.live.in_flight.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
         pooled.live.last_chosen.store(choice, Ordering::Relaxed);
-        Self { pooled }
+        pooled.live.known.lock().health.note_used(clock::now());
+        Some(Self { pooled: Arc::clone(pooled), slot_freed: Arc::clone(slot_freed), tells_nobody: false })
     }
 
     /// The account.
     pub fn account(&self) -> &Arc<PooledAccount> {
         &self.pooled
     }
+
+    /// Frees the slot without telling: for whoever was told and found that nobody waits.
+    pub fn release_quietly(mut self) {
+        self.tells_nobody = true;
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.pooled.live.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.pooled.live.in_flight.fetch_sub(1, Ordering::AcqRel);
+        if !self.tells_nobody
+            && let Some(slot_freed) = self.slot_freed.get()
+        {
+            slot_freed(&self.pooled);
+        }
     }
 }
 
@@ -194,7 +233,7 @@ mod tests {
         assert_eq!(live.view(NOW).cooling_until, None);
         live.note_failure(at(3), at(4), back_off);
         assert_eq!(live.view(NOW).cooling_until, Some(at(14)));
-        live.note_success();
+        live.note_success(NOW);
         assert_eq!(live.view(NOW).cooling_until, None);
         live.note_failure(at(5), at(6), back_off);
         assert_eq!(live.view(NOW).cooling_until, None);

@@ -1,4 +1,6 @@
 //! The installation's encryption key: given as text, or kept in a file that is made at the first start.
+//!
+//! Where one key is expected there may be several, while an installation moves from one to another.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -12,7 +14,7 @@ use chacha20poly1305::aead::Generate as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
 const KEY_BYTES: usize = 32;
-/// A key file is one short line; what is longer is something else.
+/// A key file is a short line or a few; what is longer is something else.
 const FILE_BYTES_MAX: u64 = 1024;
 /// How long to wait for another process that made the file and has not written it yet.
 const OTHER_WRITER_WAITS: u32 = 20;
@@ -30,7 +32,7 @@ pub enum EncryptionKeyError {
     NotAKey,
     /// The file holds something else.
     #[error(
-        "{} does not hold an encryption key: expected one line with 32 bytes as base64. Restore it from a backup; only \
+        "{} does not hold an encryption key: expected a line with 32 bytes as base64. Restore it from a backup; only \
          if nothing was stored with it yet, delete it and a new one is made", path.display()
     )]
     NotAKeyFile {
@@ -55,6 +57,15 @@ pub enum EncryptionKeyError {
     /// The file cannot be made.
     #[error("make a new encryption key in {}", path.display())]
     Create {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file cannot be removed.
+    #[error("remove the encryption key in {}", path.display())]
+    Remove {
         /// The file.
         path: PathBuf,
         /// What the operating system said.
@@ -93,28 +104,65 @@ impl EncryptionKey {
         Ok(Self::from_bytes(bytes))
     }
 
-    /// Reads the key from its file, or makes the file with a new key if there is none. A file that exists is never
+    /// Reads keys from a text that holds one or several, with blanks, commas or line ends between them.
+    ///
+    /// # Errors
+    /// When there is none, or one of them is no key.
+    pub fn parse_all(text: &str) -> Result<Vec<Self>, EncryptionKeyError> {
+        let keys: Result<Vec<Self>, _> =
+            text.split([' ', ',', '\t', '\r', '\n']).filter(|part| !part.is_empty()).map(Self::parse).collect();
+        keys.and_then(|keys| if keys.is_empty() { Err(EncryptionKeyError::NotAKey) } else { Ok(keys) })
+    }
+
+    /// Names the key without telling it: 32 hex characters.
+    pub fn fingerprint(&self) -> String {
+        super::hex_of_hash::<16>("codex-lb encryption key fingerprint", self)
+    }
+
+    /// Reads the keys from their file, or makes the file with a new key if there is none. A file that exists is never
     /// written to, whatever it holds. Of several processes that start at once, one makes the key and all use it.
     ///
     /// # Errors
     /// When the file cannot be read or made, holds no key, or is open to every user of the machine.
-    pub fn load_or_create(path: &Path) -> Result<Self, EncryptionKeyError> {
-        match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            opened => return Self::load(opened, path),
+    pub fn load_or_create(path: &Path) -> Result<Vec<Self>, EncryptionKeyError> {
+        match Self::load_if_there(path)? {
+            Some(keys) => Ok(keys),
+            None => Self::create(path),
         }
+    }
+
+    /// Reads the keys from their file.
+    ///
+    /// # Errors
+    /// When the file cannot be read, holds no key, or is open to every user of the machine.
+    pub fn load(path: &Path) -> Result<Vec<Self>, EncryptionKeyError> {
+        Self::read(File::open(path), path)
+    }
+
+    /// Reads the keys from their file, if there is one.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_if_there(path: &Path) -> Result<Option<Vec<Self>>, EncryptionKeyError> {
+        match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => Self::read(opened, path).map(Some),
+        }
+    }
+
+    fn create(path: &Path) -> Result<Vec<Self>, EncryptionKeyError> {
         let failed = |source| EncryptionKeyError::Create { path: path.to_owned(), source };
         let key = Self::generate().map_err(failed)?;
         match key.write_new(path) {
-            Ok(()) => Ok(key),
+            Ok(()) => Ok(vec![key]),
             // Another process was faster.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::load(File::open(path), path),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::load(path),
             Err(source) => Err(failed(source)),
         }
     }
 
     /// Writes the key to a file that must not exist yet, and returns once it would survive a power loss.
-    fn write_new(&self, path: &Path) -> io::Result<()> {
+    pub(super) fn write_new(&self, path: &Path) -> io::Result<()> {
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
         #[cfg(unix)]
@@ -127,11 +175,10 @@ impl EncryptionKey {
             drop(std::fs::remove_file(path));
             return Err(error);
         }
-        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
-        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+        sync_directory_of(path)
     }
 
-    fn load(opened: io::Result<File>, path: &Path) -> Result<Self, EncryptionKeyError> {
+    fn read(opened: io::Result<File>, path: &Path) -> Result<Vec<Self>, EncryptionKeyError> {
         let failed = |source| EncryptionKeyError::Read { path: path.to_owned(), source };
         let mut file = opened.map_err(failed)?;
         if is_open_to_all(&file).map_err(failed)? {
@@ -145,7 +192,7 @@ impl EncryptionKey {
             }
             wait_for_other_writer();
         }
-        Self::parse(&text).map_err(|_| EncryptionKeyError::NotAKeyFile { path: path.to_owned() })
+        Self::parse_all(&text).map_err(|_| EncryptionKeyError::NotAKeyFile { path: path.to_owned() })
     }
 
     pub(super) fn bytes(&self) -> &[u8; KEY_BYTES] {
@@ -157,6 +204,12 @@ impl fmt::Debug for EncryptionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("EncryptionKey(..)")
     }
+}
+
+/// Returns once the names in the directory of `path` would survive a power loss.
+pub(super) fn sync_directory_of(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Another process made the file a moment ago and has not written it yet.
@@ -218,6 +271,20 @@ mod tests {
     }
 
     #[test]
+    fn several_keys_may_stand_together() {
+        let (first, second) = (STANDARD.encode(BYTES), STANDARD.encode([2; KEY_BYTES]));
+        for text in [format!("{first}\n{second}\n"), format!("{first}, {second}"), format!(" {first}\r\n\r\n{second}")]
+        {
+            let keys = EncryptionKey::parse_all(&text).unwrap();
+            let bytes: Vec<_> = keys.iter().map(EncryptionKey::bytes).collect();
+            assert_eq!(bytes, [&BYTES, &[2; KEY_BYTES]], "{text}");
+        }
+        for text in ["", " \n", &format!("{first} nonsense")] {
+            assert!(matches!(EncryptionKey::parse_all(text), Err(EncryptionKeyError::NotAKey)), "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_no_key_is_refused_without_repeating_it() {
         let short = STANDARD.encode([1; 16]);
         let long = STANDARD.encode([1; 48]);
@@ -234,10 +301,10 @@ mod tests {
     fn a_key_file_is_made_once_and_read_ever_after() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("encryption.key");
-        let made = EncryptionKey::load_or_create(&path).unwrap();
+        let made = EncryptionKey::load_or_create(&path).unwrap().remove(0);
         let line = std::fs::read_to_string(&path).unwrap();
         assert_eq!(line.len(), 45);
-        assert_eq!(EncryptionKey::load_or_create(&path).unwrap().bytes(), made.bytes());
+        assert_eq!(EncryptionKey::load_or_create(&path).unwrap()[0].bytes(), made.bytes());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), line);
     }
 
@@ -247,7 +314,7 @@ mod tests {
         let path = directory.path().join("encryption.key");
         let keys: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| EncryptionKey::load_or_create(&path))).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap().unwrap()).collect()
+            threads.into_iter().map(|thread| thread.join().unwrap().unwrap().remove(0)).collect()
         });
         assert!(keys.iter().all(|key| key.bytes() == keys[0].bytes()));
     }

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use crate::domain::auth_file::TokenSet;
 use crate::ids::AccountId;
 
-use super::{SealError, SealPurpose, Sealer};
+use super::{SealError, SealPurpose, Sealer, is_sealed_with};
 
 /// A token set as the database holds it.
 #[derive(Clone, PartialEq, Eq)]
@@ -26,12 +26,18 @@ impl SealedTokens {
     /// # Errors
     /// Only when the operating system gives no random bytes.
     pub fn seal(sealer: &Sealer, account_id: AccountId, tokens: &TokenSet) -> Result<Self, SealError> {
-        let owner = account_id.to_string();
+        let (owner, keys) = (account_id.to_string(), sealer.keys());
+        let key = &keys.primary;
         Ok(Self {
-            id_token: sealer.seal(SealPurpose::AccountIdToken, &owner, &tokens.id_token)?,
-            access_token: sealer.seal(SealPurpose::AccountAccessToken, &owner, &tokens.access_token)?,
-            refresh_token: sealer.seal(SealPurpose::AccountRefreshToken, &owner, &tokens.refresh_token)?,
+            id_token: key.seal(SealPurpose::AccountIdToken, &owner, &tokens.id_token)?,
+            access_token: key.seal(SealPurpose::AccountAccessToken, &owner, &tokens.access_token)?,
+            refresh_token: key.seal(SealPurpose::AccountRefreshToken, &owner, &tokens.refresh_token)?,
         })
+    }
+
+    /// Whether all of them were sealed with the key of this id.
+    pub fn are_sealed_with(&self, key_id: &str) -> bool {
+        [&self.id_token, &self.access_token, &self.refresh_token].iter().all(|sealed| is_sealed_with(sealed, key_id))
     }
 
     /// Opens the access token alone: the only one that serving needs.

@@ -8,6 +8,7 @@ use crate::ids::AccountId;
 use crate::secret::SealedTokens;
 
 use super::columns::{Column, moment, moment_some};
+use super::encryption::is_key_retired;
 use super::generations::{Topic, raise};
 use super::{Store, StoreError, read, transact};
 
@@ -101,9 +102,13 @@ const UPSERT: &str = "\
     where accounts.id = excluded.id \
     returning token_version";
 
+// Tokens that the issuer just gave prove that the login works, whatever another replica concluded from the pair before.
 const REPLACE_TOKENS: &str = "\
     update accounts set id_token_sealed = $3, access_token_sealed = $4, refresh_token_sealed = $5, \
-        access_token_expires_at = $6, tokens_refreshed_at = $7, updated_at = $7, token_version = token_version + 1 \
+        access_token_expires_at = $6, tokens_refreshed_at = $7, updated_at = $7, token_version = token_version + 1, \
+        state = case when state = 'reauth_required' then 'active' else state end, \
+        state_reason = case when state = 'reauth_required' then null else state_reason end, \
+        state_until = case when state = 'reauth_required' then null else state_until end \
     where id = $1 and token_version = $2";
 
 const SET_STATUS: &str = "\
@@ -166,37 +171,43 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when the identity is in the pool under another id than the tokens were sealed for:
-    /// somebody else stored the same login since [`Self::account_id_for`]. Ask again and seal anew.
+    /// somebody else stored the same login since [`Self::account_id_for`]. Or the key that they were sealed with was
+    /// replaced meanwhile. Ask again and seal anew.
     pub async fn upsert_account(&self, login: &NewAccount, now: Timestamp) -> Result<Upserted, StoreError> {
         let token_version: Option<i64> = transact!(self, "store an account", |tx| {
-            let token_version = sqlx::query_scalar(UPSERT)
-                .bind(login.id.to_string())
-                .bind(&login.identity.chatgpt_account_id)
-                .bind(&login.identity.chatgpt_user_id)
-                .bind(&login.email)
-                .bind(login.plan.as_str())
-                .bind(&login.installation_id)
-                .bind(&login.tokens.id_token)
-                .bind(&login.tokens.access_token)
-                .bind(&login.tokens.refresh_token)
-                .bind(login.access_token_expires_at.map(Timestamp::as_unix_ms))
-                .bind(now.as_unix_ms())
-                .fetch_optional(&mut *tx)
-                .await?;
-            if token_version.is_some() {
-                raise!(tx, Topic::Accounts);
+            if is_key_retired!(self, tx, login.tokens) {
+                None
+            } else {
+                let token_version = sqlx::query_scalar(UPSERT)
+                    .bind(login.id.to_string())
+                    .bind(&login.identity.chatgpt_account_id)
+                    .bind(&login.identity.chatgpt_user_id)
+                    .bind(&login.email)
+                    .bind(login.plan.as_str())
+                    .bind(&login.installation_id)
+                    .bind(&login.tokens.id_token)
+                    .bind(&login.tokens.access_token)
+                    .bind(&login.tokens.refresh_token)
+                    .bind(login.access_token_expires_at.map(Timestamp::as_unix_ms))
+                    .bind(now.as_unix_ms())
+                    .fetch_optional(&mut *tx)
+                    .await?;
+                if token_version.is_some() {
+                    raise!(tx, Topic::Accounts);
+                }
+                token_version
             }
-            token_version
         })?;
         let token_version = token_version.ok_or(StoreError::Conflict { action: "store an account" })?;
         Ok(Upserted { id: login.id, was_new: token_version == 1 })
     }
 
-    /// Replaces the tokens if nobody else did since `expected_token_version` was read. Whether this call did it: of
-    /// several with the same expectation exactly one does. The status stays as it is.
+    /// Stores what a refresh answered, if nobody replaced the tokens since `expected_token_version` was read. Whether
+    /// this call did it: of several with the same expectation exactly one does. A login that was thought to have ended
+    /// works again; every other status stays as it is.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// [`StoreError::Conflict`] when the key that they were sealed with was replaced meanwhile; seal anew.
     pub async fn replace_tokens(
         &self,
         id: AccountId,
@@ -205,21 +216,27 @@ impl Store {
         access_token_expires_at: Option<Timestamp>,
         refreshed_at: Timestamp,
     ) -> Result<bool, StoreError> {
-        transact!(self, "replace an account's tokens", |tx| {
-            let replace = sqlx::query(REPLACE_TOKENS)
-                .bind(id.to_string())
-                .bind(expected_token_version)
-                .bind(&tokens.id_token)
-                .bind(&tokens.access_token)
-                .bind(&tokens.refresh_token)
-                .bind(access_token_expires_at.map(Timestamp::as_unix_ms))
-                .bind(refreshed_at.as_unix_ms());
-            let is_replaced = replace.execute(&mut *tx).await?.rows_affected() > 0;
-            if is_replaced {
-                raise!(tx, Topic::Accounts);
+        const ACTION: &str = "replace an account's tokens";
+        let is_replaced: Option<bool> = transact!(self, ACTION, |tx| {
+            if is_key_retired!(self, tx, tokens) {
+                None
+            } else {
+                let replace = sqlx::query(REPLACE_TOKENS)
+                    .bind(id.to_string())
+                    .bind(expected_token_version)
+                    .bind(&tokens.id_token)
+                    .bind(&tokens.access_token)
+                    .bind(&tokens.refresh_token)
+                    .bind(access_token_expires_at.map(Timestamp::as_unix_ms))
+                    .bind(refreshed_at.as_unix_ms());
+                let is_replaced = replace.execute(&mut *tx).await?.rows_affected() > 0;
+                if is_replaced {
+                    raise!(tx, Topic::Accounts);
+                }
+                Some(is_replaced)
             }
-            is_replaced
-        })
+        })?;
+        is_replaced.ok_or(StoreError::Conflict { action: ACTION })
     }
 
     /// Sets the status whatever it was: an operator's word. Whether there is such an account.

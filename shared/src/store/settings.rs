@@ -1,4 +1,5 @@
-//! `settings`: one JSON document per group of live settings, the model catalog, and which encryption key is in use.
+//! `settings`: one JSON document per group of live settings, and the model catalog. Which encryption key is in use
+//! stands there too: see [`super::encryption`].
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,7 +13,6 @@ use super::generations::{Topic, raise};
 use super::{Store, StoreError, read, transact};
 
 const MODEL_CATALOG: &str = "model_catalog";
-const ENCRYPTION_FINGERPRINT: &str = "encryption_fingerprint";
 
 /// A group of live settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,17 +42,6 @@ pub struct Versioned<T> {
     pub version: i64,
 }
 
-/// Whether the configured encryption key is the one this database was filled with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FingerprintCheck {
-    /// No key was recorded yet; this one is now.
-    Recorded,
-    /// It is the recorded one.
-    Matches,
-    /// Another key was recorded; nothing that was sealed will open.
-    Differs,
-}
-
 const LOAD: &str = "select value, version from settings where name = $1";
 const LOAD_GROUPS: &str = "select name, value from settings where name in ('routing', 'access')";
 
@@ -70,9 +59,6 @@ const SAVE_IF_NEW: &str = "\
     on conflict (name) do update set \
         value = excluded.value, version = settings.version + 1, updated_at = excluded.updated_at \
     where settings.value <> excluded.value";
-
-const RECORD: &str = "\
-    insert into settings (name, value, version, updated_at) values ($1, $2, 1, $3) on conflict (name) do nothing";
 
 impl Store {
     /// All groups; what was never saved has its default.
@@ -166,38 +152,14 @@ impl Store {
             has_changed
         })
     }
-
-    /// Compares the fingerprint of the configured encryption key with the recorded one, or records it if there is none.
-    /// Of several processes that start at once with different keys, one records and the others differ.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn check_encryption_fingerprint(
-        &self,
-        fingerprint: &str,
-        now: Timestamp,
-    ) -> Result<FingerprintCheck, StoreError> {
-        const ACTION: &str = "check the encryption key's fingerprint";
-        let ours = to_json(ACTION, fingerprint)?;
-        transact!(self, ACTION, |tx| {
-            let record = sqlx::query(RECORD).bind(ENCRYPTION_FINGERPRINT).bind(&ours).bind(now.as_unix_ms());
-            if record.execute(&mut *tx).await?.rows_affected() > 0 {
-                FingerprintCheck::Recorded
-            } else {
-                let (recorded, _): (String, i64) =
-                    sqlx::query_as(LOAD).bind(ENCRYPTION_FINGERPRINT).fetch_one(&mut *tx).await?;
-                if recorded == ours { FingerprintCheck::Matches } else { FingerprintCheck::Differs }
-            }
-        })
-    }
 }
 
-fn to_json(action: &'static str, value: &(impl Serialize + ?Sized)) -> Result<String, StoreError> {
+pub(super) fn to_json(action: &'static str, value: &(impl Serialize + ?Sized)) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Query { action, source: Cause::new(error) })
 }
 
 /// The parser's words may quote the document, so only where it stumbled is kept.
-fn from_json<T: DeserializeOwned>(name: &'static str, text: &str) -> Result<T, StoreError> {
+pub(super) fn from_json<T: DeserializeOwned>(name: &'static str, text: &str) -> Result<T, StoreError> {
     serde_json::from_str(text).map_err(|error| {
         let place = format!("{:?} error at line {} column {}", error.classify(), error.line(), error.column());
         StoreError::Corrupt { table: "settings", column: name, source: Some(Cause::new(place)) }

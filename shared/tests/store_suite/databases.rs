@@ -31,6 +31,10 @@ impl Database {
         Store::connect(&self.url).await.unwrap()
     }
 
+    pub(crate) const fn is_postgres(&self) -> bool {
+        matches!(self.direct, Direct::Postgres(_))
+    }
+
     /// Runs a statement behind the store's back.
     pub(crate) async fn execute(&self, sql: &'static str) {
         match &self.direct {

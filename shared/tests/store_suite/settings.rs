@@ -25,7 +25,7 @@ both_databases! {
         let group = db.store.load_settings_group(SettingsGroup::Routing).await.unwrap();
         assert_eq!(group, Versioned { value: RoutingSettings::default(), version: 0 });
 
-        let routing = RoutingSettings { strategy: StrategyKind::RoundRobin };
+        let routing = RoutingSettings { strategy: StrategyKind::RoundRobin, ..RoutingSettings::default() };
         db.store.save_settings_group(SettingsGroup::Routing, &routing, 0, at(2)).await.unwrap();
         assert_eq!(db.store.load_settings().await.unwrap().routing, routing);
     }

@@ -22,7 +22,7 @@ pub(crate) async fn resume(
 ) -> Result<Json<AccountView>, ApiError> {
     if let Some(pooled) = state.pool.snapshot().find(id) {
         // Failures of before no longer make it sit out.
-        pooled.live.note_success();
+        pooled.live.forget_failures();
     }
     set_status(&state, id, &AccountStatus::ACTIVE).await
 }

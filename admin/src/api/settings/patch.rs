@@ -34,8 +34,8 @@ pub(crate) async fn patch(
     JsonBody(patch): JsonBody<Patch>,
 ) -> Result<Response, ApiError> {
     match group {
-        SettingsGroup::Routing => change::<RoutingSettings>(&state, group, patch).await,
-        SettingsGroup::Access => change::<AccessSettings>(&state, group, patch).await,
+        SettingsGroup::Routing => change(&state, group, patch, RoutingSettings::out_of_range).await,
+        SettingsGroup::Access => change(&state, group, patch, |_: &AccessSettings| None).await,
     }
 }
 
@@ -43,6 +43,7 @@ async fn change<T: Serialize + DeserializeOwned + Default>(
     state: &SharedState,
     group: SettingsGroup,
     patch: Patch,
+    out_of_range: impl FnOnce(&T) -> Option<&'static str>,
 ) -> Result<Response, ApiError> {
     // As it stands, not as we read it: fields that only a newer version knows must survive a change made here.
     let stored = state.store.load_settings_group::<Map<String, Value>>(group).await?;
@@ -53,6 +54,9 @@ async fn change<T: Serialize + DeserializeOwned + Default>(
     let mut fields = stored.value;
     fields.extend(patch.value);
     let value: T = serde_json::from_value(Value::Object(fields.clone())).map_err(|error| does_not_fit(&error))?;
+    if out_of_range(&value).is_some() {
+        return Err(ApiError::invalid_field("value", "A field is outside the range that its documentation names."));
+    }
     let version = state.store.save_settings_group(group, &fields, patch.version, clock::now()).await?;
     effect::settings_changed(state).await?;
     Ok(Json(GroupView { version, value }).into_response())
