@@ -1,19 +1,12 @@
 //! Sticky sessions: a conversation stays with its account, because its prompt cache and its encrypted reasoning live
 //! there.
 
-use std::time::Duration;
+mod sessions;
 
-use codex_lb_shared::ids::AccountId;
 use http::HeaderMap;
-use moka::sync::Cache;
 use sha2::{Digest as _, Sha256};
 
-/// Sticky sessions in memory at most.
-const SESSIONS_MAX: u64 = 500_000;
-/// Life of a Codex session's entry after its last use.
-const CODEX_SESSION_IDLE: Duration = Duration::from_secs(24 * 3600);
-/// Life of any other entry after its last use.
-const CONVERSATION_IDLE: Duration = Duration::from_secs(30 * 60);
+pub(crate) use sessions::StickySessions;
 
 /// The header by which upstream ties the requests of one turn together: what an answer carried comes back.
 pub(crate) const TURN_STATE_HEADER: &str = "x-codex-turn-state";
@@ -53,12 +46,25 @@ impl Conversation {
         Self { caller_scope: caller_scope.to_owned(), keys: keys.collect() }
     }
 
+    /// A file of this caller: it lives on one account as a conversation does, and as long.
+    pub(crate) fn of_file(caller_scope: &str, file_id: &str) -> Self {
+        let key = StickyKey::new(caller_scope, "file_id", file_id.as_bytes(), false);
+        Self { caller_scope: caller_scope.to_owned(), keys: vec![key] }
+    }
+
     /// The same with the turn state of its answer, which the next request of the turn will carry.
     pub(crate) fn with_turn_state(mut self, turn_state: Option<&[u8]>) -> Self {
         if let Some(value) = turn_state.filter(|value| !value.is_empty()) {
             self.keys.insert(0, StickyKey::new(&self.caller_scope, TURN_STATE_HEADER, value, true));
         }
         self
+    }
+}
+
+impl Conversation {
+    /// What a first placement is drawn with, if anything names the conversation: the same on every replica.
+    pub(crate) fn seed(&self) -> Option<[u8; 16]> {
+        self.keys.first().map(|key| key.hash)
     }
 }
 
@@ -75,39 +81,14 @@ impl StickyKey {
     }
 }
 
-/// Remembers which account a conversation belongs to. An entry may be wrong once its account cannot serve; the choice
-/// then takes another and remembers that.
-pub(crate) struct StickySessions {
-    codex_sessions: Cache<[u8; 16], AccountId>,
-    conversations: Cache<[u8; 16], AccountId>,
-}
-
-impl StickySessions {
-    pub(crate) fn new() -> Self {
-        let cache = |idle| Cache::builder().max_capacity(SESSIONS_MAX).time_to_idle(idle).build();
-        Self { codex_sessions: cache(CODEX_SESSION_IDLE), conversations: cache(CONVERSATION_IDLE) }
-    }
-
-    /// The account of a conversation: under its most telling name that is known.
-    pub(crate) fn find(&self, conversation: &Conversation) -> Option<AccountId> {
-        conversation.keys.iter().find_map(|key| self.cache(*key).get(&key.hash))
-    }
-
-    /// The conversation belongs to this account from now on, whichever of its names comes next.
-    pub(crate) fn remember(&self, conversation: &Conversation, account: AccountId) {
-        for key in &conversation.keys {
-            self.cache(*key).insert(key.hash, account);
-        }
-    }
-
-    const fn cache(&self, key: StickyKey) -> &Cache<[u8; 16], AccountId> {
-        if key.is_codex_session { &self.codex_sessions } else { &self.conversations }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use codex_lb_shared::clock::Timestamp;
+    use codex_lb_shared::ids::AccountId;
+
     use super::*;
+
+    const NOW: Timestamp = Timestamp::from_unix_ms(1_000_000);
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap())).collect()
@@ -136,7 +117,7 @@ mod tests {
         let sessions = StickySessions::new();
         let account = AccountId::from_u128(1);
         let first = conversation(&[("thread-id", "t")], Some("k")).with_turn_state(Some(b"turn"));
-        sessions.remember(&first, account);
+        sessions.remember(&first, account, NOW);
         for next in [
             conversation(&[("x-codex-turn-state", "turn"), ("thread-id", "t")], None),
             conversation(&[("x-codex-turn-state", "unknown"), ("thread-id", "t")], None),
@@ -152,7 +133,7 @@ mod tests {
     fn one_caller_s_conversation_means_nothing_for_another() {
         let sessions = StickySessions::new();
         let headers = headers(&[("session-id", "s")]);
-        sessions.remember(&Conversation::find(&headers, "key:1", None), AccountId::from_u128(1));
+        sessions.remember(&Conversation::find(&headers, "key:1", None), AccountId::from_u128(1), NOW);
         assert_eq!(sessions.find(&Conversation::find(&headers, "key:2", None)), None);
     }
 }

@@ -11,8 +11,7 @@ use pingora::http::ResponseHeader;
 use tokio::time::Instant;
 
 use crate::leg::{Leg, LegItem};
-use crate::relay::{AnswerHead, ClientGone, Downstream, Event, EventSplitter};
-use crate::route::Dialect;
+use crate::relay::{ClientGone, Downstream, Event, EventSplitter, Vigil};
 
 /// How much of an error body is kept.
 const ERROR_BODY_BYTES_MAX: usize = 256 * 1024;
@@ -71,20 +70,15 @@ pub(crate) struct Refusal {
     pub(crate) body: Bytes,
 }
 
-/// How long each kind of silence may last, and how it is filled.
-pub(crate) struct Patience<'a> {
+/// How long each kind of silence may last.
+#[derive(Clone, Copy)]
+pub(crate) struct Patience {
     /// Until the head.
     pub(crate) first_byte: Duration,
     /// Between two parts of the body.
     pub(crate) idle: Duration,
-    /// Between two signs of life for the client.
-    pub(crate) keep_alive: Duration,
-    /// When the status is given up and keep-alives begin; `None` for a client that does not stream.
-    pub(crate) status_hold_until: Option<Instant>,
-    /// The client's dialect, for keep-alives.
-    pub(crate) dialect: Dialect,
-    /// What the head says, should it have to go out before upstream's is known.
-    pub(crate) head: &'a AnswerHead,
+    /// Whether the head alone is no answer yet: a model says more in its first event.
+    pub(crate) awaits_event: bool,
 }
 
 /// Waits for the first answer of `leg`.
@@ -94,25 +88,29 @@ pub(crate) struct Patience<'a> {
 pub(crate) async fn first_answer(
     leg: &mut Leg,
     downstream: &mut Downstream<'_>,
-    patience: &Patience<'_>,
+    vigil: &mut Vigil,
+    patience: Patience,
 ) -> Result<FirstAnswer, ClientGone> {
-    let began = Instant::now();
-    let mut waiting = Waiting { silent_since: began, told_at: began, limit: patience.first_byte };
+    let mut limit = patience.first_byte;
     let mut head: Option<Box<ResponseHeader>> = None;
     let mut head_at = None;
     let mut splitter = EventSplitter::default();
     let mut held = Vec::new();
     let mut held_bytes = 0;
     loop {
-        let item = match waiting.next(leg, downstream, patience).await? {
-            Some(item) => item,
-            None => return Ok(FirstAnswer::TimedOut),
+        let Some(item) = vigil.wait(downstream, Instant::now() + limit, leg.next()).await? else {
+            return Ok(FirstAnswer::TimedOut);
         };
         match item {
+            LegItem::Head(answered) if answered.status.is_success() && !patience.awaits_event => {
+                let (status, headers) = (answered.status.as_u16(), answered.headers.clone());
+                let head_at = Some(std::time::Instant::now());
+                return Ok(FirstAnswer::Started(Started { status, headers, head_at, held }));
+            }
             LegItem::Head(answered) if answered.status.is_success() => {
                 head = Some(answered);
                 head_at = Some(std::time::Instant::now());
-                waiting.limit = patience.idle;
+                limit = patience.idle;
             }
             LegItem::Head(refused) => return refusal(leg, downstream, &refused).await.map(FirstAnswer::Refused),
             LegItem::Body(bytes) => {
@@ -162,47 +160,6 @@ impl FirstEvent {
             "response.failed" | "error" => *self = Self::Failure(Bytes::from(event.data().into_owned())),
             _ if event.data().is_empty() => {}
             _ => *self = Self::Meaningful,
-        }
-    }
-}
-
-/// A wait that keeps the client alive.
-struct Waiting {
-    silent_since: Instant,
-    told_at: Instant,
-    limit: Duration,
-}
-
-impl Waiting {
-    /// The leg's next item, or `None` when it was silent for too long.
-    async fn next(
-        &mut self,
-        leg: &mut Leg,
-        downstream: &mut Downstream<'_>,
-        patience: &Patience<'_>,
-    ) -> Result<Option<LegItem>, ClientGone> {
-        loop {
-            let silence_ends = self.silent_since + self.limit;
-            let tell_at = match patience.status_hold_until {
-                Some(until) if !downstream.is_head_sent() => until,
-                Some(_) => self.told_at + patience.keep_alive,
-                None => silence_ends,
-            };
-            tokio::select! {
-                biased;
-                item = leg.next() => {
-                    self.silent_since = Instant::now();
-                    return Ok(Some(item));
-                }
-                gone = downstream.client_gone() => return Err(gone),
-                () = tokio::time::sleep_until(silence_ends.min(tell_at)) => {}
-            }
-            if Instant::now() >= silence_ends {
-                return Ok(None);
-            }
-            downstream.begin_stream(patience.head).await?;
-            downstream.keep_alive(patience.dialect).await?;
-            self.told_at = Instant::now();
         }
     }
 }

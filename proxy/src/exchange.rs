@@ -5,20 +5,25 @@
 //! breaks is told inside it.
 
 mod answering;
+mod choosing;
 mod failover;
+mod refusal;
 
 use codex_lb_shared::clock;
+use codex_lb_shared::config::IntakeConfig;
 use codex_lb_shared::domain::exchange_record::ExchangeStatus;
 use pingora_proxy::Session;
+use tokio::time::Instant;
 
 use crate::affinity::Conversation;
-use crate::intake::{Bounds, JsonObject};
+use crate::intake::Bounds;
 use crate::rejection::Rejection;
 use crate::relay::{AnswerHead, ClientGone, Downstream};
-use crate::route::{Dialect, Route};
+use crate::route::{Dialect, Endpoint};
 use crate::serve::DataPlane;
 use crate::settlement::OpenExchange;
 use crate::trail::Trail;
+use crate::translate::Inquiry;
 use crate::{caller, intake, translate};
 
 /// Bytes of a body that make one token, when nothing better is known.
@@ -29,7 +34,7 @@ enum Stop {
     /// We refuse.
     Rejected(Box<Rejection>),
     /// Upstream refused, and the caller gets its word.
-    PassOn(answering::UpstreamRefusal),
+    PassOn(refusal::UpstreamRefusal),
     /// The client left.
     ClientGone,
 }
@@ -46,18 +51,17 @@ impl From<ClientGone> for Stop {
     }
 }
 
-/// Runs an exchange on the Responses endpoints and settles it, however it ends.
+/// Runs an exchange and settles it, however it ends.
 ///
 /// # Errors
 /// When the client left, so that its connection is dropped and not waited for.
-pub(crate) async fn run(plane: &DataPlane, session: &mut Session, dialect: Dialect) -> Result<(), ClientGone> {
-    let route = Route::Responses(dialect).name();
-    let trail = Trail::begin(route, &session.req_header().headers, clock::now());
+pub(crate) async fn run(plane: &DataPlane, session: &mut Session, endpoint: Endpoint<'_>) -> Result<(), ClientGone> {
+    let trail = Trail::begin(endpoint.name(), &session.req_header().headers, clock::now());
     let mut downstream = Downstream::new(session, trail.id);
     let mut open = OpenExchange::new(trail, plane.recorder.clone());
     let whole = tokio::time::timeout(
         plane.state.config.upstream.exchange_timeout,
-        serve(plane, &mut downstream, &mut open, dialect),
+        serve(plane, &mut downstream, &mut open, endpoint),
     );
     let stop = tokio::select! {
         whole = whole => match whole {
@@ -67,7 +71,7 @@ pub(crate) async fn run(plane: &DataPlane, session: &mut Session, dialect: Diale
         },
         () = plane.drain_over.cancelled() => Rejection::stopping().into(),
     };
-    conclude(plane, &mut downstream, &mut open, dialect, stop).await
+    conclude(plane, &mut downstream, &mut open, endpoint.dialect(), stop).await
 }
 
 /// The exchange, in order.
@@ -75,43 +79,65 @@ async fn serve(
     plane: &DataPlane,
     downstream: &mut Downstream<'_>,
     open: &mut OpenExchange,
-    dialect: Dialect,
+    endpoint: Endpoint<'_>,
 ) -> Result<(), Stop> {
     let state = &plane.state;
 
     // Who calls? Before the body is read: a stranger's upload is not worth its bytes.
     let socket_peer = caller::socket_peer(downstream.session());
-    let headers = downstream.session().req_header().headers.clone();
+    let header = downstream.session().req_header();
+    let (method, uri, mut headers) = (header.method.clone(), header.uri.clone(), header.headers.clone());
     let caller = caller::prove(state, &headers, socket_peer, open.trail.requested_at).await?;
     open.trail.is_caller_proven = true;
     open.trail.api_key_id = caller.api_key_id();
 
     // What is asked? Upstream is not called for anything that is wrong here.
-    let bounds = Bounds {
-        bytes_max: state.config.intake.responses_body_bytes_max as u64,
-        piece_timeout: state.config.intake.body_timeout,
-    };
+    let bounds = bounds(endpoint, &state.config.intake);
     let mut held = plane.body_budget.hold(caller.api_key_id().is_none());
     let body = intake::read_body(downstream.session(), bounds, &mut held).await?;
-    if dialect == Dialect::OpenAi {
+    if endpoint.dialect() == Dialect::OpenAi {
         // Translating it takes a copy of its input and a new body.
         held.grow_to(3 * body.len() as u64).await?;
     }
-    let object = JsonObject::parse(body)?;
-    let request = translate::prepare(dialect, &object, &caller.scope(), &state.models.load())?;
-    drop(object);
+    let caller_scope = caller.scope();
+    let inquiry = Inquiry {
+        endpoint,
+        method: &method,
+        query: uri.query(),
+        headers: &headers,
+        body: &body,
+        caller_scope: &caller_scope,
+    };
+    let mut request = translate::prepare(&inquiry, &state.models.load())?;
+    drop(body);
     open.trail.note_request(&request);
+    downstream.failure_form = request.answer.failure_form();
+
+    // Who alone knows what it refers to? A file lives on the account that took it.
+    request.owner = match endpoint {
+        Endpoint::FileUploaded(id) => Some(plane.file_pins.owner_of_file(id, &caller_scope)?),
+        Endpoint::Responses(_) | Endpoint::Compact(_) | Endpoint::Images(..) => {
+            plane.file_pins.owner_of(&request.body, &caller_scope)?
+        }
+        Endpoint::NewFile | Endpoint::Transcription(_) | Endpoint::Control(_) => None,
+    };
 
     // Whose is the conversation? It stays where its cache and its encrypted reasoning are.
-    let conversation = Conversation::find(&headers, &caller.scope(), request.prompt_cache_key.as_deref());
+    if let Some((name, value)) = &request.named_by {
+        headers.entry(name).or_insert_with(|| value.clone());
+    }
+    let conversation = Conversation::find(&headers, &caller_scope, request.prompt_cache_key.as_deref());
 
     // Which account answers? Legs are tried until one begins well.
-    let answering = failover::find_answer(plane, downstream, open, dialect, &request, conversation).await?;
+    let dialect = endpoint.dialect();
+    let answering =
+        failover::find_answer(plane, downstream, open, dialect, &request, &caller_scope, conversation).await?;
 
     // From here on there is no way back, and the body is not needed any more.
-    let wants_stream = request.wants_stream;
+    let shape = request.answer.clone();
     drop((request, held));
-    answering::relay(plane, downstream, open, dialect, wants_stream, answering).await.map_err(Stop::from)
+    let relay = answering::Relay { plane, downstream, open, dialect, answering, written_at: Instant::now() };
+    relay.run(&shape).await.map_err(Stop::from)
 }
 
 /// Ends an exchange that was not relayed to its end: settled first, told then.
@@ -139,9 +165,22 @@ async fn conclude(
             open.trail.error_code = refusal.code.clone();
             open.trail.error_kind = Some(codex_lb_shared::kind::Kind::Upstream);
             open.close(ExchangeStatus::Error).await;
-            answering::pass_on(downstream, dialect, &refusal).await
+            refusal::pass_on(downstream, dialect, &refusal).await
         }
     }
+}
+
+/// How large a body may be: conversations are large, and nothing else is.
+fn bounds(endpoint: Endpoint<'_>, config: &IntakeConfig) -> Bounds {
+    let bytes_max = match endpoint {
+        Endpoint::Responses(_) | Endpoint::Compact(_) => config.responses_body_bytes_max,
+        Endpoint::Images(..)
+        | Endpoint::NewFile
+        | Endpoint::FileUploaded(_)
+        | Endpoint::Transcription(_)
+        | Endpoint::Control(_) => config.other_body_bytes_max,
+    };
+    Bounds { bytes_max: bytes_max as u64, piece_timeout: config.body_timeout }
 }
 
 /// What the head of an answer says that does not depend on the account.

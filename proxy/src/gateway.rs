@@ -64,7 +64,7 @@ impl Gateway {
                 let rejection = Rejection::unknown_path(method.as_str(), &path);
                 self.reject(session, &rejection).await;
             }
-            Ok(Route::Responses(dialect)) => exchange::run(&self.plane, session, dialect).await?,
+            Ok(Route::Exchange(endpoint)) => exchange::run(&self.plane, session, endpoint).await?,
             Ok(Route::Models(dialect)) => models::list(&self.plane, session, dialect).await,
             Ok(Route::Model(slug)) => models::one(&self.plane, session, slug).await,
             Ok(Route::Health(question)) => health::answer(&self.plane, session, question).await,
@@ -184,8 +184,9 @@ impl ProxyHttp for Gateway {
     ) -> Result<Option<Duration>> {
         if let (Context::Leg(order, progress), Some(bytes)) = (context, body)
             && progress.is_success
+            && let Some(meter) = &order.meter
         {
-            order.meter.lock().read(bytes, Instant::now());
+            meter.lock().read(bytes, Instant::now());
         }
         Ok(None)
     }

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use crate::relay::Meter;
+use crate::translate::UpstreamHead;
 
 /// Pieces in which the body is fed. Larger ones stall some paths of Pingora's body reader (measured with 0.9.1).
 const FEED_BYTES: usize = 64 * 1024;
@@ -29,14 +30,16 @@ pub(crate) struct LegOrder {
     pub(crate) peer: HttpPeer,
     /// What stands in `Host`.
     pub(crate) authority: String,
-    /// The path upstream.
+    /// The path upstream, with its query.
     pub(crate) path: String,
+    /// How upstream is asked.
+    pub(crate) head: UpstreamHead,
     /// The body's length.
     pub(crate) body_bytes: usize,
     /// Sent as `x-request-id`.
     pub(crate) exchange_id: ExchangeId,
-    /// Reads the answer as it passes.
-    pub(crate) meter: Arc<Mutex<Meter>>,
+    /// Reads a model's answer as it passes.
+    pub(crate) meter: Option<Arc<Mutex<Meter>>>,
 }
 
 /// What a leg yields.

@@ -18,7 +18,11 @@ mod translate;
 
 mod affinity;
 
+mod file_pins;
+
 mod selection;
+
+mod queue;
 
 mod attempt;
 

@@ -109,6 +109,28 @@ impl Rejection {
         Self { param: Some("model".to_owned()), ..rejection }
     }
 
+    /// The caller has no such file, whoever else may have it.
+    pub(crate) fn file_not_found(file_id: &str, param: Option<&str>) -> Self {
+        let file_id: String = file_id.chars().take(100).collect();
+        let message = format!("No such File object: {file_id}. Files are kept for half an hour; upload it again.");
+        let rejection = Self::new(404, Kind::NotFound, "invalid_request_error", "file_not_found", message);
+        Self { param: Some(param.unwrap_or("file_id").to_owned()), ..rejection }
+    }
+
+    /// No account holds all the files of a request.
+    pub(crate) fn files_apart(param: &str) -> Self {
+        let message = "These files were not uploaded together and cannot be used together. Upload them again.";
+        Self { code: "files_apart", ..Self::invalid_request(Some(param), message) }
+    }
+
+    /// The only account that could serve the request cannot.
+    pub(crate) fn owner_unavailable() -> Self {
+        let message = "The account that holds what this request refers to cannot serve right now. Try again later, or \
+                       upload it again.";
+        let rejection = Self::new(503, Kind::Unavailable, "server_error", "owner_unavailable", message);
+        Self { retry_after: Some(Duration::from_secs(30)), ..rejection }
+    }
+
     /// The body is larger than its bound.
     pub(crate) fn payload_too_large(bytes_max: u64) -> Self {
         let message = format!("The request body is larger than the {bytes_max} bytes that this gateway accepts.");
@@ -194,6 +216,13 @@ impl Rejection {
         Self::new(504, Kind::Timeout, "server_error", "upstream_timeout", message)
     }
 
+    /// Every account is busy and stayed so.
+    pub(crate) fn pool_busy() -> Self {
+        let message = "All accounts of the pool are busy, and none became free in time. Try again in a few seconds.";
+        let rejection = Self::new(503, Kind::Unavailable, "server_error", "pool_busy", message);
+        Self { retry_after: Some(Duration::from_secs(5)), ..rejection }
+    }
+
     /// The process stops and the drain time-out ran out.
     pub(crate) fn stopping() -> Self {
         let message = "The gateway is being restarted. Try again.";
@@ -219,6 +248,18 @@ impl Rejection {
         Self::new(502, Kind::Upstream, "server_error", "answer_too_large", message)
     }
 
+    /// Upstream answered, but not with the compaction that was asked for.
+    pub(crate) fn compaction_failed() -> Self {
+        let message = "Upstream did not compact this conversation. Try again.";
+        Self::new(502, Kind::Upstream, "server_error", "compaction_failed", message)
+    }
+
+    /// Upstream answered, but not with the image that was asked for.
+    pub(crate) fn image_failed() -> Self {
+        let message = "Upstream made no image of this request. Change the prompt, or try again.";
+        Self::new(502, Kind::Upstream, "server_error", "image_generation_failed", message)
+    }
+
     /// A state that cannot be.
     pub(crate) fn internal() -> Self {
         Self::new(
@@ -231,7 +272,7 @@ impl Rejection {
     }
 
     /// The `error` object.
-    fn error(&self) -> Value {
+    pub(crate) fn error(&self) -> Value {
         let mut error = json!({
             "message": self.message,
             "type": self.error_type,
@@ -248,15 +289,6 @@ impl Rejection {
     /// The body of an HTTP error.
     pub(crate) fn to_json(&self) -> Bytes {
         Bytes::from(json!({ "error": self.error() }).to_string())
-    }
-
-    /// The event that tells it inside a stream whose head has gone out.
-    pub(crate) fn to_failed_event(&self) -> Bytes {
-        let event = json!({
-            "type": "response.failed",
-            "response": { "object": "response", "status": "failed", "output": [], "error": self.error() },
-        });
-        Bytes::from(format!("event: response.failed\ndata: {event}\n\n"))
     }
 }
 

@@ -3,7 +3,9 @@
 mod downstream;
 mod events;
 mod meter;
+mod vigil;
 
-pub(crate) use downstream::{AnswerHead, ClientGone, Downstream};
+pub(crate) use downstream::{AnswerHead, ClientGone, Downstream, FailureForm};
 pub(crate) use events::{Event, EventSplitter, EventTooLarge};
 pub(crate) use meter::{Meter, Terminal};
+pub(crate) use vigil::Vigil;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codex_lb_shared::state::SharedState;
+use codex_lb_shared::store::StoreError;
 use parking_lot::Mutex;
 use pingora::apps::HttpServerOptions;
 use pingora::listeners::ListenerConfig;
@@ -22,9 +23,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::affinity::StickySessions;
+use crate::file_pins::FilePins;
 use crate::gateway::Gateway;
 use crate::intake::BodyBudget;
 use crate::origin::Origin;
+use crate::queue::SlotQueue;
 use crate::settlement::{Recorder, recorder};
 
 /// Buffers of a client's connection: small, since events are small and connections are many.
@@ -43,8 +46,10 @@ pub(crate) struct DataPlane {
     pub(crate) state: Arc<SharedState>,
     pub(crate) origin: Arc<Origin>,
     pub(crate) recorder: Recorder,
-    pub(crate) sticky_sessions: StickySessions,
+    pub(crate) sticky_sessions: Arc<StickySessions>,
+    pub(crate) file_pins: FilePins,
     pub(crate) body_budget: BodyBudget,
+    pub(crate) queue: Arc<SlotQueue>,
     /// The drain time-out ran out: whatever still runs ends now.
     pub(crate) drain_over: CancellationToken,
     /// Where the control plane listens for what is handed on; `None` when nothing is.
@@ -70,6 +75,9 @@ pub enum ServeError {
         #[source]
         source: std::io::Error,
     },
+    /// The conversations' accounts could not be loaded.
+    #[error("load the sticky sessions")]
+    Store(#[from] StoreError),
     /// The upstream certificates cannot be used; Pingora would panic over them.
     #[error("read the certificates in {path} (upstream.ca_file)")]
     CaFile {
@@ -89,7 +97,7 @@ pub struct Listening {
     stop_listening: watch::Sender<bool>,
     service: JoinHandle<()>,
     writer: JoinHandle<()>,
-    discovery_stop: CancellationToken,
+    background_stop: CancellationToken,
     writer_stop: CancellationToken,
     drain_over: CancellationToken,
 }
@@ -107,19 +115,27 @@ pub async fn serve(state: Arc<SharedState>, control_plane_socket: Option<PathBuf
 
     let origin = Origin::new(&state.config.upstream);
     origin.discover().await;
-    let discovery_stop = CancellationToken::new();
+    let background_stop = CancellationToken::new();
     state.tasks.spawn({
-        let (origin, stop) = (Arc::clone(&origin), discovery_stop.clone());
+        let (origin, stop) = (Arc::clone(&origin), background_stop.clone());
         async move { origin.run_discovery(stop).await }
     });
 
+    let sticky_sessions = Arc::new(StickySessions::new());
+    let follow = sticky_sessions.load(&state).await?;
+    state.tasks.spawn({
+        let (sessions, state, stop) = (Arc::clone(&sticky_sessions), Arc::clone(&state), background_stop.clone());
+        async move { sessions.run(state, follow, stop).await }
+    });
     let (recorder, writer) = recorder(&state);
     let (drain_over, writer_stop) = (CancellationToken::new(), CancellationToken::new());
     let plane = DataPlane {
         state: Arc::clone(&state),
         origin,
         recorder,
-        sticky_sessions: StickySessions::new(),
+        sticky_sessions: Arc::clone(&sticky_sessions),
+        file_pins: FilePins::new(Arc::clone(&sticky_sessions)),
+        queue: SlotQueue::of(&state.pool),
         body_budget: BodyBudget::new(state.config.intake.buffered_bytes_max),
         drain_over: drain_over.clone(),
         control_plane_socket,
@@ -143,7 +159,7 @@ pub async fn serve(state: Arc<SharedState>, control_plane_socket: Option<PathBuf
         writer: tokio::spawn(writer.run(writer_stop.clone())),
         writer_stop,
         drain_over,
-        discovery_stop,
+        background_stop,
     })
 }
 
@@ -180,7 +196,7 @@ impl Listening {
             self.drain_over.cancel();
             self.is_idle_by(Instant::now() + FAREWELL_MAX).await;
         }
-        self.discovery_stop.cancel();
+        self.background_stop.cancel();
         self.writer_stop.cancel();
         if self.writer.await.is_err() {
             warn!("the usage writer panicked");

@@ -70,8 +70,8 @@ impl Trail {
 
     /// What the body asked for.
     pub(crate) fn note_request(&mut self, request: &PreparedRequest) {
-        self.model_requested = Some(request.model_requested.clone());
-        self.model = Some(request.model.clone());
+        self.model_requested.clone_from(&request.model_requested);
+        self.model.clone_from(&request.model);
         self.effort.clone_from(&request.effort);
         self.tier.clone_from(&request.tier);
         self.conversation_id = self.conversation_id.take().or_else(|| request.prompt_cache_key.clone());

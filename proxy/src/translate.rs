@@ -1,12 +1,17 @@
 //! From a client's dialect to upstream's and back. Pure: bytes and parsed events in, bytes out.
 
 mod collect;
+mod compaction;
+mod images;
 mod input_items;
 mod openai_request;
 mod openai_stream;
+mod raw;
 mod request;
 
 pub(crate) use collect::{Collected, OutputItems};
+pub(crate) use compaction::to_compaction;
+pub(crate) use images::{ImageStream, to_images};
 pub(crate) use input_items::without_encrypted_items;
 pub(crate) use openai_stream::OpenAiStream;
-pub(crate) use request::{PreparedRequest, prepare};
+pub(crate) use request::{AnswerShape, Inquiry, PreparedRequest, UpstreamHead, prepare};

@@ -1,5 +1,7 @@
 //! Many exchanges at once.
 
+use codex_lb_shared::domain::settings::RoutingSettings;
+use codex_lb_shared::store::SettingsGroup;
 use fake_chatgpt::{Answer, Script, Totals};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -15,7 +17,9 @@ async fn usage_of_a_thousand_concurrent_streams_equals_what_upstream_reported() 
             let answer = Answer { text_tokens: 20, tokens_per_second: Some(10.0), ..Answer::default() };
             upstream.fake.default_script(account, Script::Answer(answer));
         }
-        let gateway = Setup::on(&upstream, database).serve().await;
+        let setup = Setup::on(&upstream, database);
+        setup.cap_accounts(1_000).await;
+        let gateway = setup.serve().await;
         let mut streams: FuturesUnordered<_> = (0..1_000)
             .map(|index| {
                 let request = gateway.post("/backend-api/codex/responses", &native_body(&format!("stream {index}")));
@@ -39,4 +43,43 @@ async fn usage_of_a_thousand_concurrent_streams_equals_what_upstream_reported() 
         assert_eq!(totals.reasoning_tokens, sum(|totals| totals.reasoning), "{database:?}");
         assert!(reported.iter().all(|totals| totals.completed > 0), "every account took part: {reported:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_refused_at_the_caps_and_slots_are_handed_on_at_once() {
+    let upstream = Upstream::start(2).await;
+    for account in &upstream.accounts {
+        let answer = Answer { text_tokens: 10, tokens_per_second: Some(50.0), ..Answer::default() };
+        upstream.fake.default_script(account, Script::Answer(answer));
+    }
+    let setup = Setup::new(&upstream);
+    setup.cap_accounts(2).await;
+    let gateway = setup.serve().await;
+    let began = std::time::Instant::now();
+    let calls = (0..40).map(|index| {
+        let request = gateway.post("/backend-api/codex/responses", &native_body(&format!("call {index}")));
+        async move { request.send().await.unwrap().text().await.unwrap() }
+    });
+    for text in futures_util::future::join_all(calls).await {
+        assert!(text.contains("event: response.completed"), "{text}");
+    }
+    // 40 streams of 0.2 s on 4 slots: ten rounds. Whoever polled once a second would need five times as long.
+    assert!(began.elapsed() < std::time::Duration::from_secs(8), "{:?}", began.elapsed());
+    assert_eq!(gateway.exchanges(40).await.iter().filter(|row| row.status.as_str() == "ok").count(), 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_pool_says_so_when_the_wait_is_over() {
+    let upstream = Upstream::start(1).await;
+    let place = fake_chatgpt::SilencePlace::AfterEvents(3);
+    upstream.fake.default_script(&upstream.accounts[0], Script::Silence { place, duration_ms: None });
+    let setup = Setup::new(&upstream);
+    let routing = RoutingSettings { account_concurrency_cap: 1, queue_timeout_ms: 300, ..RoutingSettings::default() };
+    setup.save(SettingsGroup::Routing, &routing).await;
+    let gateway = setup.serve().await;
+    let _busy = gateway.post("/backend-api/codex/responses", &native_body("first")).send().await.unwrap();
+    let second = gateway.post("/backend-api/codex/responses", &native_body("second")).send().await.unwrap();
+    assert_eq!(second.status(), 503);
+    assert!(second.headers().contains_key("retry-after"));
+    assert_eq!(second.json::<serde_json::Value>().await.unwrap()["error"]["code"], "pool_busy");
 }

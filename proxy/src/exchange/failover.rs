@@ -1,51 +1,58 @@
 //! Legs, one after the other, until one begins well or there is no point in another. The only place that retries.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use codex_lb_decide::verdict::{self, AccountEffect, Next, Seen, Tried, UpstreamError, Verdict, judge};
+use codex_lb_decide::selection::Why;
+use codex_lb_decide::verdict::{self, AccountEffect, Next, Seen, Tried, Verdict, judge};
 use codex_lb_shared::account_tokens::Freshness;
 use codex_lb_shared::clock::{self, Timestamp};
 use codex_lb_shared::domain::account::{AccountState, AccountStatus};
 use codex_lb_shared::ids::AccountId;
 use codex_lb_shared::kind::Kind;
 use codex_lb_shared::pool::{Lease, PooledAccount};
+use codex_lb_shared::state::SharedState;
 use parking_lot::Mutex;
+use secrecy::ExposeSecret as _;
 use tokio::time::Instant;
 
-use super::answering::{Answering, UpstreamRefusal};
+use super::answering::Answering;
+use super::refusal::UpstreamRefusal;
 use super::{BYTES_PER_TOKEN, Stop, answer_head};
 use crate::affinity::{Conversation, TURN_STATE_HEADER};
 use crate::attempt::{FirstAnswer, Patience, Started, first_answer};
 use crate::leg::{Leg, LegOrder};
 use crate::rejection::Rejection;
-use crate::relay::{AnswerHead, Downstream, Meter};
+use crate::relay::{Downstream, Meter, Vigil};
 use crate::route::Dialect;
-use crate::selection;
 use crate::serve::DataPlane;
 use crate::settlement::OpenExchange;
-use crate::translate::{PreparedRequest, without_encrypted_items};
+use crate::translate::{AnswerShape, PreparedRequest, without_encrypted_items};
 
 /// Most tokens that a body's size is taken for.
 const INPUT_TOKENS_ESTIMATE_MAX: u64 = 64_000;
 
+/// Longest wait for a fresh token; the refresh itself goes on.
+const REFRESH_WAIT_MAX: Duration = Duration::from_secs(35);
+
 /// Where an exchange's search for an answer stands.
-struct Search<'a> {
-    plane: &'a DataPlane,
-    dialect: Dialect,
-    request: &'a PreparedRequest,
-    conversation: Conversation,
+pub(super) struct Search<'a> {
+    pub(super) plane: &'a DataPlane,
+    pub(super) request: &'a PreparedRequest,
+    pub(super) caller_scope: &'a str,
+    pub(super) conversation: Conversation,
     /// What goes upstream; the request's body unless something had to be dropped.
     body: Bytes,
-    /// What the head of the answer will say.
-    head: AnswerHead,
-    excluded: Vec<AccountId>,
+    /// Keeps the client alive while it waits, and holds what the head of its answer will say.
+    pub(super) vigil: Vigil,
+    pub(super) excluded: Vec<AccountId>,
     /// The account that the next leg is to use, if the last verdict said so.
-    again: Option<AccountId>,
+    pub(super) again: Option<AccountId>,
     tried: Tried,
     /// What the caller gets if nobody is left.
-    last_failure: Option<Stop>,
-    began: Instant,
+    pub(super) last_failure: Option<Stop>,
+    pub(super) began: Instant,
 }
 
 /// Runs legs until one begins to answer.
@@ -55,27 +62,36 @@ pub(super) async fn find_answer(
     open: &mut OpenExchange,
     dialect: Dialect,
     request: &PreparedRequest,
+    caller_scope: &str,
     conversation: Conversation,
 ) -> Result<Answering, Stop> {
+    let (began, config) = (Instant::now(), &plane.state.config.upstream);
     let mut search = Search {
         plane,
-        dialect,
         request,
         conversation,
+        caller_scope,
         body: request.body.clone(),
-        head: answer_head(request),
+        vigil: Vigil {
+            status_hold_until: request.answer.is_stream().then(|| began + config.status_hold),
+            interval: config.keep_alive_interval,
+            dialect,
+            head: answer_head(request),
+            told_at: began,
+        },
         excluded: Vec::new(),
         again: None,
         tried: Tried::default(),
         last_failure: None,
-        began: Instant::now(),
+        began,
     };
     loop {
-        let lease = search.choose()?;
+        let (why, lease) = search.choose(downstream).await?;
         let account = Arc::clone(lease.account());
         let leg_began_at = clock::now();
         let mut leg = search.start_leg(downstream, open, &account)?;
-        let first = first_answer(&mut leg, downstream, &search.patience()).await?;
+        let patience = search.patience();
+        let first = first_answer(&mut leg, downstream, &mut search.vigil, patience).await?;
 
         let now = clock::now();
         let verdict = match seen(&first) {
@@ -84,18 +100,20 @@ pub(super) async fn find_answer(
         };
         plane.state.metrics.leg_ended(outcome(&first, verdict.as_ref()));
         let Some(verdict) = verdict else {
-            account.live.note_success();
-            return Ok(search.begin(open, leg, lease, first));
+            account.live.note_success(now);
+            return Ok(search.begin(open, leg, lease, why, first));
         };
         affect(plane, &account, &verdict, leg_began_at, now);
         search.note_failure(open, &first, &verdict);
         let gives_up = search.began.elapsed() >= plane.state.config.upstream.failover_deadline;
         match if gives_up { Next::PassOn } else { verdict.next } {
             // A native client reads the failure best in the stream that it came in.
-            Next::PassOn if dialect == Dialect::Native && matches!(first, FirstAnswer::FailedEvent(_)) => {
+            Next::PassOn
+                if request.answer == AnswerShape::NativeStream && matches!(first, FirstAnswer::FailedEvent(_)) =>
+            {
                 open.trail.error_code = search.failed_code();
                 open.trail.error_kind = Some(Kind::Upstream);
-                return Ok(search.begin(open, leg, lease, first));
+                return Ok(search.begin(open, leg, lease, why, first));
             }
             Next::PassOn => return Err(search.last_failure.unwrap_or_else(|| Rejection::upstream_failed().into())),
             Next::NextAccount => search.exclude(account.account.id),
@@ -110,32 +128,17 @@ pub(super) async fn find_answer(
 }
 
 impl Search<'_> {
-    /// Leases an account for the next leg.
-    fn choose(&mut self) -> Result<Lease, Stop> {
-        let sticky = || self.plane.sticky_sessions.find(&self.conversation);
-        let preferred = self.again.or_else(sticky);
-        let now = clock::now();
-        let leased = selection::lease(&self.plane.state, &self.request.model, &self.excluded, preferred, now);
-        self.again = None;
-        leased.map_err(|trouble| {
-            let rejection = Rejection::pool_exhausted(&trouble, now);
-            // A limit says when to come back, which helps more than what the last account happened to say.
-            match self.last_failure.take().filter(|_| rejection.resets_at.is_none()) {
-                Some(failure) => failure,
-                None => rejection.into(),
-            }
-        })
-    }
-
     fn start_leg(
         &self,
         downstream: &mut Downstream<'_>,
         open: &mut OpenExchange,
         account: &Arc<PooledAccount>,
     ) -> Result<Leg, Stop> {
-        let meter = Arc::<Mutex<Meter>>::default();
-        let input_tokens_estimate = (self.body.len() as u64 / BYTES_PER_TOKEN).min(INPUT_TOKENS_ESTIMATE_MAX);
-        open.watch(Arc::clone(&meter), input_tokens_estimate);
+        let meter = self.request.answer.is_of_model().then(Arc::<Mutex<Meter>>::default);
+        if let Some(meter) = &meter {
+            let input_tokens_estimate = (self.body.len() as u64 / BYTES_PER_TOKEN).min(INPUT_TOKENS_ESTIMATE_MAX);
+            open.watch(Arc::clone(meter), input_tokens_estimate);
+        }
         open.trail.legs += 1;
         open.trail.account_id = Some(account.account.id);
         let origin = &self.plane.origin;
@@ -143,7 +146,8 @@ impl Search<'_> {
             account: Arc::clone(account),
             peer: origin.peer().ok_or_else(Rejection::upstream_failed)?,
             authority: origin.authority(),
-            path: origin.path("/codex/responses"),
+            path: origin.path(&self.request.head.path),
+            head: self.request.head.clone(),
             body_bytes: self.body.len(),
             exchange_id: open.trail.id,
             meter,
@@ -152,20 +156,17 @@ impl Search<'_> {
         leg.ok_or_else(|| Rejection::internal().into())
     }
 
-    fn patience(&self) -> Patience<'_> {
+    fn patience(&self) -> Patience {
         let config = &self.plane.state.config.upstream;
         Patience {
             first_byte: config.first_byte_timeout,
             idle: config.idle_timeout,
-            keep_alive: config.keep_alive_interval,
-            status_hold_until: self.request.wants_stream.then(|| self.began + config.status_hold),
-            dialect: self.dialect,
-            head: &self.head,
+            awaits_event: self.request.answer.is_of_model(),
         }
     }
 
     /// The leg answers: its account is the conversation's from now on.
-    fn begin(self, open: &mut OpenExchange, leg: Leg, lease: Lease, first: FirstAnswer) -> Answering {
+    fn begin(self, open: &mut OpenExchange, leg: Leg, lease: Lease, why: Why, first: FirstAnswer) -> Answering {
         let started = match first {
             FirstAnswer::Started(started) => started,
             FirstAnswer::FailedEvent(failed) => failed.started,
@@ -176,11 +177,14 @@ impl Search<'_> {
             }
         };
         let turn_state = started.headers.get(TURN_STATE_HEADER).map(http::HeaderValue::as_bytes);
-        let conversation = self.conversation.with_turn_state(turn_state);
-        self.plane.sticky_sessions.remember(&conversation, lease.account().account.id);
+        // Who only helped out once does not take the conversation over.
+        if why != Why::Overflow {
+            let conversation = self.conversation.with_turn_state(turn_state);
+            self.plane.sticky_sessions.remember(&conversation, lease.account().account.id, clock::now());
+        }
         open.trail.upstream_status = Some(started.status);
         open.trail.first_byte_at = started.head_at;
-        Answering::new(leg, lease, started, self.head, self.request)
+        Answering::new(leg, lease, started, self.vigil.head, self.request)
     }
 
     /// What the last failure called itself, for the request log.
@@ -239,18 +243,14 @@ impl Search<'_> {
         match next {
             Next::SameAccount(pause) => {
                 self.tried.same_account_again = true;
-                tokio::select! {
-                    gone = downstream.client_gone() => return Err(gone.into()),
-                    () = tokio::time::sleep(pause) => {}
-                }
+                // Over when its time is up; there is nothing to wait for but that.
+                self.vigil.wait(downstream, Instant::now() + pause, std::future::pending::<()>()).await?;
             }
             Next::SameAccountWithFreshToken => {
                 self.tried.fresh_token = true;
-                let freshness = tokio::select! {
-                    gone = downstream.client_gone() => return Err(gone.into()),
-                    freshness = self.plane.state.account_tokens.refresh(id, account.account.token_version) => freshness,
-                };
-                if freshness != Freshness::Fresh {
+                let refresh = refreshed(&self.plane.state, account);
+                let deadline = Instant::now() + REFRESH_WAIT_MAX;
+                if self.vigil.wait(downstream, deadline, refresh).await? != Some(Freshness::Fresh) {
                     self.exclude(id);
                     return Ok(());
                 }
@@ -262,12 +262,31 @@ impl Search<'_> {
                     return Ok(());
                 };
                 self.body = body;
-                self.head.headers.push(("x-codex-lb-dropped", format!("encrypted_content={dropped}")));
+                self.vigil.head.headers.push(("x-codex-lb-dropped", format!("encrypted_content={dropped}")));
             }
             Next::NextAccount | Next::PassOn => debug_assert!(false, "not about the same account"),
         }
         self.again = Some(id);
         Ok(())
+    }
+}
+
+/// Makes sure that the pool holds another access token than the one that was refused. A newer version of a row may hold
+/// the same token, sealed anew; then that one is refreshed.
+async fn refreshed(state: &SharedState, refused: &PooledAccount) -> Freshness {
+    let id = refused.account.id;
+    let freshness = state.account_tokens.refresh(id, refused.account.token_version).await;
+    let same_token = state
+        .pool
+        .snapshot()
+        .find(id)
+        .cloned()
+        .filter(|current| current.access_token.expose_secret() == refused.access_token.expose_secret());
+    match same_token {
+        Some(current) if freshness == Freshness::Fresh => {
+            state.account_tokens.refresh(id, current.account.token_version).await
+        }
+        Some(_) | None => freshness,
     }
 }
 
@@ -314,19 +333,5 @@ fn affect(plane: &DataPlane, account: &Arc<PooledAccount>, verdict: &Verdict, le
             apply(AccountState::QuotaExceeded, "an upstream window is used up", Some(*until));
         }
         AccountEffect::Deactivated(code) => apply(AccountState::Deactivated, code, None),
-    }
-}
-
-impl UpstreamRefusal {
-    /// A failure event as the HTTP error it would have been.
-    pub(super) fn from_event(event: &Bytes) -> Self {
-        let error = UpstreamError::from_event(event);
-        let status = match error.name() {
-            "rate_limit_exceeded" | "usage_limit_reached" | "insufficient_quota" | "usage_not_included" => 429,
-            "server_is_overloaded" | "slow_down" | "overloaded" => 503,
-            "server_error" | "" => 502,
-            _ => 400,
-        };
-        Self::new(status, &error)
     }
 }

@@ -39,7 +39,7 @@ pub(super) fn build(
     order: &LegOrder,
     config: &UpstreamConfig,
 ) -> Result<RequestHeader> {
-    let mut request = RequestHeader::build(Method::POST, order.path.as_bytes(), Some(24))?;
+    let mut request = RequestHeader::build(order.head.method.clone(), order.path.as_bytes(), Some(24))?;
     request.set_version(upstream_version);
     request.insert_header(header::HOST, &order.authority)?;
     let hop_by_hop = connection_options(&client.headers);
@@ -54,9 +54,15 @@ pub(super) fn build(
         request.insert_header("originator", config.originator.clone())?;
         request.insert_header(header::USER_AGENT, config.user_agent.clone())?;
     }
-    request.insert_header(header::ACCEPT, "text/event-stream")?;
-    request.insert_header(header::CONTENT_TYPE, "application/json")?;
-    request.insert_header(header::CONTENT_LENGTH, order.body_bytes)?;
+    for (name, value) in [(header::ACCEPT, &order.head.accept), (header::CONTENT_TYPE, &order.head.content_type)] {
+        if let Some(value) = value {
+            request.insert_header(name, value)?;
+        }
+    }
+    // A GET with a length, be it 0, is taken for a mistake by some proxies.
+    if order.body_bytes > 0 || order.head.method != Method::GET {
+        request.insert_header(header::CONTENT_LENGTH, order.body_bytes)?;
+    }
     request.insert_header("x-request-id", order.exchange_id.to_string())?;
     let account = &order.account;
     request.insert_header("x-codex-installation-id", &account.account.installation_id)?;

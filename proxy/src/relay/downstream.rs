@@ -6,6 +6,7 @@ use codex_lb_shared::ids::ExchangeId;
 use http::header;
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
+use serde_json::{Value, json};
 
 use crate::rejection::Rejection;
 use crate::route::Dialect;
@@ -26,17 +27,44 @@ pub(crate) struct AnswerHead {
     pub(crate) headers: Vec<(&'static str, String)>,
 }
 
+/// How a failure is told once the head went out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum FailureForm {
+    /// As the last event of a response.
+    #[default]
+    Response,
+    /// As an error event, where there is no response.
+    Error,
+}
+
+impl FailureForm {
+    /// The event that tells it.
+    pub(crate) fn event(self, error: &Value) -> Bytes {
+        let (kind, event) = match self {
+            Self::Response => (
+                "response.failed",
+                json!({"type": "response.failed", "response": {
+                "object": "response", "status": "failed", "output": [], "error": error}}),
+            ),
+            Self::Error => ("error", json!({"type": "error", "error": error})),
+        };
+        Bytes::from(format!("event: {kind}\ndata: {event}\n\n"))
+    }
+}
+
 /// Writes the answer.
 pub(crate) struct Downstream<'s> {
     session: &'s mut Session,
     exchange_id: ExchangeId,
     is_head_sent: bool,
+    /// How a failure is told once the head went out.
+    pub(crate) failure_form: FailureForm,
 }
 
 impl<'s> Downstream<'s> {
     /// An answer of which nothing was sent.
     pub(crate) fn new(session: &'s mut Session, exchange_id: ExchangeId) -> Self {
-        Self { session, exchange_id, is_head_sent: false }
+        Self { session, exchange_id, is_head_sent: false, failure_form: FailureForm::default() }
     }
 
     /// The request's session, for reading.
@@ -95,6 +123,12 @@ impl<'s> Downstream<'s> {
         self.session.downstream_session.write_response_body(Bytes::new(), true).await.map_err(|_| ClientGone)
     }
 
+    /// Ends the body of a stream with a failure.
+    pub(crate) async fn end_with(&mut self, error: &Value) -> Result<(), ClientGone> {
+        self.write(self.failure_form.event(error)).await?;
+        self.end().await
+    }
+
     /// Sends a whole answer at once.
     pub(crate) async fn answer(
         &mut self,
@@ -104,7 +138,10 @@ impl<'s> Downstream<'s> {
         body: Bytes,
     ) -> Result<(), ClientGone> {
         let mut response = self.head(status, content_type, head)?;
-        insert(&mut response, header::CONTENT_LENGTH.as_str(), &body.len().to_string())?;
+        // Such an answer has no body, and a length of 0 would already say too much.
+        if status != 204 {
+            insert(&mut response, header::CONTENT_LENGTH.as_str(), &body.len().to_string())?;
+        }
         self.is_head_sent = true;
         let session = &mut self.session.downstream_session;
         let is_head_only = session.req_header().method == http::Method::HEAD;
@@ -116,8 +153,7 @@ impl<'s> Downstream<'s> {
     /// Tells a rejection: as an HTTP error while the head is ours, else as the last event of the stream.
     pub(crate) async fn reject(&mut self, rejection: &Rejection) -> Result<(), ClientGone> {
         if self.is_head_sent {
-            self.write(rejection.to_failed_event()).await?;
-            return self.end().await;
+            return self.end_with(&rejection.error()).await;
         }
         let mut head = AnswerHead::default();
         if let Some(wait) = rejection.retry_after {

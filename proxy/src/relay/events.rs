@@ -31,20 +31,32 @@ impl EventSplitter {
     pub(crate) fn push(&mut self, bytes: &[u8], mut on_event: impl FnMut(Event<'_>)) -> Result<(), EventTooLarge> {
         if self.partial.is_empty() {
             let rest = each_event(bytes, 0, &mut on_event);
-            self.partial.extend_from_slice(&bytes[rest..]);
-        } else {
-            self.partial.extend_from_slice(bytes);
-            let rest = each_event(&self.partial, self.scanned, &mut on_event);
-            self.partial.advance(rest);
+            return self.keep(&bytes[rest..]);
         }
-        // The last three bytes may be the beginning of a blank line (CR LF CR LF).
-        self.scanned = self.partial.len().saturating_sub(3);
-        if self.partial.len() > EVENT_BYTES_MAX { Err(EventTooLarge) } else { Ok(()) }
+        self.partial.extend_from_slice(bytes);
+        // In place: an image comes as one event of megabytes, which must not be copied again with each of its pieces.
+        let rest = each_event(&self.partial, self.scanned, &mut on_event);
+        self.partial.advance(rest);
+        if self.partial.is_empty() {
+            // What held it is not kept for the small events that follow.
+            self.partial = BytesMut::new();
+        }
+        self.keep(&[])
     }
 
     /// Whether the bytes so far end where an event ends.
     pub(crate) fn is_between_events(&self) -> bool {
         self.partial.is_empty()
+    }
+
+    fn keep(&mut self, rest: &[u8]) -> Result<(), EventTooLarge> {
+        if self.partial.len() + rest.len() > EVENT_BYTES_MAX {
+            return Err(EventTooLarge);
+        }
+        self.partial.extend_from_slice(rest);
+        // The last three bytes may be the beginning of a blank line (CR LF CR LF).
+        self.scanned = self.partial.len().saturating_sub(3);
+        Ok(())
     }
 }
 

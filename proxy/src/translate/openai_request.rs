@@ -5,7 +5,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::input_items::{self, UpstreamInput};
-use super::request::{PreparedRequest, read_effort, read_model};
+use super::request::{AnswerShape, PreparedRequest, UpstreamHead, read_effort, read_model};
 use crate::intake::{JsonObject, Patch, json_string};
 use crate::rejection::Rejection;
 
@@ -61,8 +61,8 @@ pub(super) fn prepare(
     let client_cache_key: Option<String> = object.get("prompt_cache_key", "a string")?;
     let prompt_cache_key = client_cache_key
         .unwrap_or_else(|| derived_cache_key(caller_scope, name.model, &instructions, &input.first_user_text));
-    let ignored_params: Vec<&'static str> =
-        REFUSED_UPSTREAM.into_iter().filter(|param| object.raw(param).is_some_and(|raw| raw != "null")).collect();
+    let is_given = |param: &&str| object.raw(param).is_some_and(|raw| raw != "null");
+    let ignored_params: Vec<String> = REFUSED_UPSTREAM.into_iter().filter(is_given).map(str::to_owned).collect();
 
     let mut patches: Patches = REFUSED_UPSTREAM.into_iter().map(|param| (param, Patch::Remove)).collect();
     patches.extend([
@@ -81,15 +81,19 @@ pub(super) fn prepare(
     patches.extend(effort.as_deref().map(|effort| with_effort(object, effort)).transpose()?);
     patches.extend(upstream_tools(object)?);
 
+    let wants_stream = object.get("stream", "a boolean")?.unwrap_or(false);
     Ok(PreparedRequest {
+        head: UpstreamHead::responses(),
         body: object.patched(&patches),
-        model: name.model.to_owned(),
-        model_requested,
+        answer: if wants_stream { AnswerShape::OpenAiStream } else { AnswerShape::OpenAiJson },
+        model: Some(name.model.to_owned()),
+        model_requested: Some(model_requested),
         effort,
         tier,
-        wants_stream: object.get("stream", "a boolean")?.unwrap_or(false),
         ignored_params,
         prompt_cache_key: Some(prompt_cache_key),
+        named_by: None,
+        owner: None,
     })
 }
 
@@ -239,7 +243,7 @@ mod tests {
         let request = prepared(&json!({"model": "gpt-5.5", "input": "hi", "temperature": 0.2, "top_p": null,
             "max_output_tokens": 5, "metadata": {"a": "b"}, "stream": false}))
         .unwrap();
-        assert!(!request.wants_stream);
+        assert_eq!(request.answer, AnswerShape::OpenAiJson);
         assert_eq!(request.ignored_params, ["max_output_tokens", "temperature", "metadata"]);
         let body = upstream_body(&request);
         let key = request.prompt_cache_key.unwrap();
@@ -280,10 +284,10 @@ mod tests {
         for (requested, model, effort, tier) in cases {
             let request = prepared(&json!({"model": requested, "input": "x"})).unwrap();
             assert_eq!(
-                (request.model.as_str(), request.effort.as_deref(), request.tier.as_deref()),
-                (model, effort, tier)
+                (request.model.as_deref(), request.effort.as_deref(), request.tier.as_deref()),
+                (Some(model), effort, tier)
             );
-            assert_eq!(request.model_requested, requested);
+            assert_eq!(request.model_requested.as_deref(), Some(requested));
             assert_eq!(upstream_body(&request)["model"], model);
         }
     }

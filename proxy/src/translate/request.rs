@@ -1,64 +1,195 @@
-//! What we need to know of a request's body, and the body that goes upstream.
+//! What we need to know of a request, what is asked of upstream for it, and what its answer becomes.
 
 use bytes::Bytes;
 use codex_lb_shared::domain::models::ModelCatalog;
+use codex_lb_shared::ids::AccountId;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use super::openai_request;
+use super::{compaction, images, openai_request, raw};
 use crate::intake::JsonObject;
 use crate::rejection::Rejection;
-use crate::route::Dialect;
+use crate::relay::FailureForm;
+use crate::route::{Dialect, Endpoint, ImageTask};
 
 /// Longest model name we look at.
 const MODEL_CHARS_MAX: usize = 128;
 
+/// A request as it came, its body decoded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Inquiry<'a> {
+    /// What is asked.
+    pub(crate) endpoint: Endpoint<'a>,
+    /// The method.
+    pub(crate) method: &'a Method,
+    /// The query, without its question mark.
+    pub(crate) query: Option<&'a str>,
+    /// The client's headers.
+    pub(crate) headers: &'a HeaderMap,
+    /// The body.
+    pub(crate) body: &'a Bytes,
+    /// What separates this caller's conversations and ids from everybody else's.
+    pub(crate) caller_scope: &'a str,
+}
+
 /// A request that is ready to be sent, and what the exchange needs to know of it.
 #[derive(Clone, Debug)]
 pub(crate) struct PreparedRequest {
+    /// How upstream is asked, the same on every leg.
+    pub(crate) head: UpstreamHead,
     /// What goes upstream, replayed whole on every leg.
     pub(crate) body: Bytes,
-    /// The model the caller asked for.
-    pub(crate) model_requested: String,
-    /// The model that is asked of upstream.
-    pub(crate) model: String,
+    /// What the caller gets of the answer.
+    pub(crate) answer: AnswerShape,
+    /// The model the caller asked for, if any.
+    pub(crate) model_requested: Option<String>,
+    /// The model that is asked of upstream, if any.
+    pub(crate) model: Option<String>,
     /// Reasoning effort, if named.
     pub(crate) effort: Option<String>,
     /// Service tier, if named.
     pub(crate) tier: Option<String>,
-    /// Whether the caller wants an event stream.
-    pub(crate) wants_stream: bool,
     /// Parameters that were taken out because upstream refuses them.
-    pub(crate) ignored_params: Vec<&'static str>,
+    pub(crate) ignored_params: Vec<String>,
     /// The key under which upstream caches the prompt.
     pub(crate) prompt_cache_key: Option<String>,
+    /// The header that names the conversation, if the client sends none like it.
+    pub(crate) named_by: Option<(HeaderName, HeaderValue)>,
+    /// The only account that can serve it: what the request refers to is known to nobody else.
+    pub(crate) owner: Option<AccountId>,
 }
 
-/// Prepares a body. On the native route it goes through untouched.
-///
-/// # Errors
-/// 400 naming what is missing or wrong.
-pub(crate) fn prepare(
-    dialect: Dialect,
-    object: &JsonObject,
-    caller_scope: &str,
-    catalog: &ModelCatalog,
-) -> Result<PreparedRequest, Rejection> {
-    match dialect {
-        Dialect::Native => prepare_native(object),
-        Dialect::OpenAi => openai_request::prepare(object, caller_scope, catalog),
+/// How upstream is asked, beside the body and what every leg's header holds.
+#[derive(Clone, Debug)]
+pub(crate) struct UpstreamHead {
+    /// The method.
+    pub(crate) method: Method,
+    /// Below the base URL, with its query.
+    pub(crate) path: String,
+    /// What the body is.
+    pub(crate) content_type: Option<HeaderValue>,
+    /// What the answer should be.
+    pub(crate) accept: Option<HeaderValue>,
+}
+
+impl UpstreamHead {
+    /// The head by which a model is asked: whatever the caller gets, upstream answers by events.
+    pub(super) fn responses() -> Self {
+        Self {
+            method: Method::POST,
+            path: "/codex/responses".to_owned(),
+            content_type: Some(HeaderValue::from_static("application/json")),
+            accept: Some(HeaderValue::from_static("text/event-stream")),
+        }
     }
 }
 
+/// What the caller gets of upstream's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AnswerShape {
+    /// The same events in the same bytes.
+    NativeStream,
+    /// OpenAI's events.
+    OpenAiStream,
+    /// One response object.
+    OpenAiJson,
+    /// One compaction object.
+    Compaction {
+        /// The user's messages, which stay beside the compaction: JSON items, separated by commas.
+        user_messages: String,
+    },
+    /// One Images object.
+    Images,
+    /// The events of the Images API.
+    ImageStream(ImageTask),
+    /// The same bytes; not a model's answer, so nothing is counted.
+    Raw,
+    /// The same, and the file that it names is pinned to the account that answers.
+    File {
+        /// Whose file it is.
+        caller_scope: String,
+    },
+}
+
+impl AnswerShape {
+    /// Whether the caller gets an event stream.
+    pub(crate) const fn is_stream(&self) -> bool {
+        match self {
+            Self::NativeStream | Self::OpenAiStream | Self::ImageStream(_) => true,
+            Self::OpenAiJson | Self::Compaction { .. } | Self::Images | Self::Raw | Self::File { .. } => false,
+        }
+    }
+
+    /// Whether a model answers, by events that tell what was used.
+    pub(crate) const fn is_of_model(&self) -> bool {
+        match self {
+            Self::Raw | Self::File { .. } => false,
+            Self::NativeStream
+            | Self::OpenAiStream
+            | Self::OpenAiJson
+            | Self::Compaction { .. }
+            | Self::Images
+            | Self::ImageStream(_) => true,
+        }
+    }
+
+    /// How a failure is told once the head went out.
+    pub(crate) const fn failure_form(&self) -> FailureForm {
+        match self {
+            Self::ImageStream(_) => FailureForm::Error,
+            Self::NativeStream
+            | Self::OpenAiStream
+            | Self::OpenAiJson
+            | Self::Compaction { .. }
+            | Self::Images
+            | Self::Raw
+            | Self::File { .. } => FailureForm::Response,
+        }
+    }
+}
+
+/// Prepares a request.
+///
+/// # Errors
+/// 400 naming what is missing or wrong.
+pub(crate) fn prepare(inquiry: &Inquiry<'_>, catalog: &ModelCatalog) -> Result<PreparedRequest, Rejection> {
+    match inquiry.endpoint {
+        Endpoint::Responses(dialect) => prepare_responses(dialect, inquiry, catalog),
+        Endpoint::Compact(dialect) => compaction::prepare(prepare_responses(dialect, inquiry, catalog)?),
+        Endpoint::Images(task, _) => images::prepare(inquiry, task, catalog),
+        Endpoint::NewFile => Ok(raw::new_file(inquiry)),
+        Endpoint::FileUploaded(id) => Ok(raw::file_uploaded(inquiry, id)),
+        Endpoint::Transcription(_) => raw::transcription(inquiry),
+        Endpoint::Control(control) => Ok(raw::control(inquiry, control, catalog)),
+    }
+}
+
+fn prepare_responses(
+    dialect: Dialect,
+    inquiry: &Inquiry<'_>,
+    catalog: &ModelCatalog,
+) -> Result<PreparedRequest, Rejection> {
+    let object = JsonObject::parse(inquiry.body.clone())?;
+    match dialect {
+        Dialect::Native => prepare_native(&object),
+        Dialect::OpenAi => openai_request::prepare(&object, inquiry.caller_scope, catalog),
+    }
+}
+
+/// On the native route a body goes through untouched.
 fn prepare_native(object: &JsonObject) -> Result<PreparedRequest, Rejection> {
     let model = read_model(object)?;
     Ok(PreparedRequest {
+        head: UpstreamHead::responses(),
         body: object.as_bytes().clone(),
-        model_requested: model.clone(),
-        model,
+        answer: AnswerShape::NativeStream,
+        model_requested: Some(model.clone()),
+        model: Some(model),
         effort: read_effort(object)?,
         tier: object.get("service_tier", "a string")?,
-        wants_stream: true,
         ignored_params: Vec::new(),
         prompt_cache_key: object.get("prompt_cache_key", "a string")?,
+        named_by: None,
+        owner: None,
     })
 }
 
@@ -92,8 +223,16 @@ mod tests {
     use super::*;
 
     fn native(text: &str) -> Result<PreparedRequest, Rejection> {
-        let object = JsonObject::parse(Bytes::copy_from_slice(text.as_bytes()))?;
-        prepare(Dialect::Native, &object, "keyless", &ModelCatalog::default())
+        let (headers, body) = (HeaderMap::new(), Bytes::copy_from_slice(text.as_bytes()));
+        let inquiry = Inquiry {
+            endpoint: Endpoint::Responses(Dialect::Native),
+            method: &Method::POST,
+            query: None,
+            headers: &headers,
+            body: &body,
+            caller_scope: "keyless",
+        };
+        prepare(&inquiry, &ModelCatalog::default())
     }
 
     #[test]
@@ -101,9 +240,9 @@ mod tests {
         let text = r#"{"model":"gpt-5.5","unknown":{"b":1,"a":[]},"input":[{"type":"brand_new"}], "reasoning":{"effort":"high","context":"all_turns"},"temperature":0.5,"prompt_cache_key":"k"}"#;
         let request = native(text).unwrap();
         assert_eq!(request.body, text);
-        assert_eq!((request.model.as_str(), request.effort.as_deref()), ("gpt-5.5", Some("high")));
+        assert_eq!((request.model.as_deref(), request.effort.as_deref()), (Some("gpt-5.5"), Some("high")));
         assert_eq!(request.prompt_cache_key.as_deref(), Some("k"));
-        assert!(request.wants_stream && request.ignored_params.is_empty());
+        assert!(request.answer == AnswerShape::NativeStream && request.ignored_params.is_empty());
     }
 
     #[test]

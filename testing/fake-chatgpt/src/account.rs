@@ -1,6 +1,6 @@
 //! The accounts of the fake: who they are, what they answer next, and what they have used.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -191,6 +191,8 @@ pub(crate) struct Desk {
     pub(crate) refresh_scripts: VecDeque<RefreshScript>,
     pub(crate) usage: UsageState,
     pub(crate) totals: Totals,
+    /// The files that were made on it; no other account knows them.
+    pub(crate) files: HashSet<String>,
     conversation_tokens: HashMap<String, u64>,
 }
 
@@ -204,6 +206,7 @@ impl Account {
             refresh_scripts: VecDeque::new(),
             usage,
             totals: Totals::default(),
+            files: HashSet::new(),
             conversation_tokens: HashMap::new(),
         };
         Self { profile, desk: Mutex::new(desk) }

@@ -1,4 +1,4 @@
-//! The backend's smaller calls: models, usage, files, transcription and the account check.
+//! The backend's smaller calls: models, usage, files, transcription, the account check and what else Codex asks.
 
 use http::header::HeaderValue;
 use http::{HeaderMap, StatusCode};
@@ -58,24 +58,30 @@ pub(crate) fn accounts_check(exchange: Exchange) -> Reply {
 
 /// `POST files`: where to upload to.
 pub(crate) fn create_file(exchange: Exchange) -> Reply {
-    if let Err(refusal) = exchange.authenticate() {
-        return exchange.refuse(refusal);
-    }
+    let account = match exchange.authenticate() {
+        Ok(account) => account,
+        Err(refusal) => return exchange.refuse(refusal),
+    };
     let fields: Value = serde_json::from_slice(&exchange.body).unwrap_or_default();
     if !fields["file_name"].is_string() {
         return exchange.refuse(Refusal::detail("file_name is required"));
     }
     let file_id = format!("file_{}", ids::alphanumeric(24));
+    account.desk.lock().files.insert(file_id.clone());
     let upload_url = format!("{}/upload/{file_id}", exchange.fake.origin());
     exchange.json(&json!({"status": "success", "file_id": file_id, "upload_url": upload_url}))
 }
 
 /// `POST files/{id}/uploaded`.
 pub(crate) fn file_uploaded(exchange: Exchange) -> Reply {
-    if let Err(refusal) = exchange.authenticate() {
-        return exchange.refuse(refusal);
-    }
+    let account = match exchange.authenticate() {
+        Ok(account) => account,
+        Err(refusal) => return exchange.refuse(refusal),
+    };
     let file_id = exchange.head.path.trim_end_matches("/uploaded").rsplit('/').next().unwrap_or_default().to_owned();
+    if !account.desk.lock().files.contains(&file_id) {
+        return exchange.refuse(Refusal::not_found());
+    }
     let download_url = format!("{}/download/{file_id}", exchange.fake.origin());
     exchange.json(&json!({
         "status": "success", "file_id": file_id, "download_url": download_url, "file_name": "upload.bin",
@@ -90,4 +96,14 @@ pub(crate) fn transcribe(exchange: Exchange) -> Reply {
     }
     let text = format!("a recording of {} bytes", exchange.body.len());
     exchange.json(&json!({"text": text}))
+}
+
+/// Whatever else Codex asks below `codex`: repeats what it was asked.
+pub(crate) fn control(exchange: Exchange) -> Reply {
+    if let Err(refusal) = exchange.authenticate() {
+        return exchange.refuse(refusal);
+    }
+    let heard = String::from_utf8_lossy(&exchange.body).into_owned();
+    let answer = json!({"path": exchange.head.path, "query": exchange.head.query, "heard": heard});
+    exchange.json(&answer)
 }

@@ -48,5 +48,6 @@ pub use builder::Builder;
 pub use fake::FakeChatGpt;
 pub use models::DEFAULT_MODELS;
 pub use record::{Outcome, RequestHead, RequestRecord, Terminal};
+pub use responses::compose::IMAGE_BASE64;
 pub use script::{Answer, FunctionCall, RefreshScript, Script, SilencePlace, UnauthorizedReason, Usage};
 pub use usage::{Credits, UsageState, UsageWindow};

@@ -61,6 +61,20 @@ pub(crate) async fn dispatch(exchange: Exchange) -> Reply {
             backend::file_uploaded(exchange)
         }
         ("POST", (true, "/transcribe")) => backend::transcribe(exchange),
+        ("GET", (true, "/codex/thread/goal/get" | "/codex/agent-identities/jwks"))
+        | (
+            "POST",
+            (
+                true,
+                "/codex/thread/goal/get"
+                | "/codex/thread/goal/set"
+                | "/codex/thread/goal/clear"
+                | "/codex/memories/trace_summarize"
+                | "/codex/safety/arc"
+                | "/codex/alpha/search"
+                | "/codex/analytics-events/events",
+            ),
+        ) => backend::control(exchange),
         ("GET", (false, "/oauth/authorize")) => issuer::login::authorize(exchange),
         ("POST", (false, "/oauth/token")) => issuer::token_endpoint(exchange).await,
         ("POST", (false, "/oauth/revoke")) => issuer::revoke(exchange),

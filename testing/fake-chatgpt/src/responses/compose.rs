@@ -1,5 +1,7 @@
 //! Turns an answer into the events that carry it, in upstream's order.
 
+mod image;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -16,6 +18,7 @@ use crate::account::Account;
 use crate::record::Terminal;
 use crate::script::{Answer, FunctionCall, Usage};
 use crate::{clock, ids};
+pub use image::IMAGE_BASE64;
 
 const REASONING_TOKENS: u64 = 64;
 const SUMMARY: &str = "**Considering the request**\n\nI look at what was asked and choose the shortest way to it.";
@@ -43,6 +46,7 @@ pub(crate) struct Composer<'a> {
     output_index: u64,
     output_tokens: u64,
     reasoning_tokens: u64,
+    tool_usage: Option<Value>,
     events: EventWriter,
 }
 
@@ -59,6 +63,7 @@ impl<'a> Composer<'a> {
             output_index: 0,
             output_tokens: 0,
             reasoning_tokens: 0,
+            tool_usage: None,
             events: EventWriter::default(),
         };
         composer.lifecycle("response.created");
@@ -216,6 +221,7 @@ impl<'a> Composer<'a> {
 
     fn end(self, usage: Usage) -> Plan {
         let mut response = self.response("in_progress");
+        response.tool_usage = self.tool_usage.as_ref();
         let (name, terminal) = match self.ending {
             Ending::Completed => ("response.completed", Terminal::Completed),
             Ending::Incomplete { reason } => {
@@ -274,6 +280,7 @@ impl<'a> Composer<'a> {
                 "format": body["text"].get("format").cloned().unwrap_or_else(|| json!({"type": "text"})),
                 "verbosity": body["text"].get("verbosity").cloned().unwrap_or_else(|| json!("medium")),
             }),
+            tool_usage: None,
             tool_choice: body.get("tool_choice").cloned().unwrap_or_else(|| json!("auto")),
             tools: if body["tools"].is_array() { &body["tools"] } else { &NO_TOOLS },
             top_logprobs: 0,

@@ -93,6 +93,8 @@ pub(crate) struct ResponseObject<'a> {
     pub(crate) store: bool,
     pub(crate) temperature: f64,
     pub(crate) text: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tool_usage: Option<&'a Value>,
     pub(crate) tool_choice: Value,
     pub(crate) tools: &'a Value,
     pub(crate) top_logprobs: u64,

@@ -79,6 +79,7 @@ fn checked_body(exchange: &Exchange, account: &Account) -> Result<Value, Refusal
     let body = serde_json::from_slice(&exchange.body).map_err(|_| Refusal::detail("Invalid JSON in request body"))?;
     let offered = exchange.fake.models_of(&account.profile.plan);
     rules::check(&body, &account.profile.identity(), &offered, exchange.fake.options.require_instructions)?;
+    rules::check_files(&body, &account.desk.lock().files)?;
     Ok(body)
 }
 
@@ -101,8 +102,10 @@ async fn play(exchange: Exchange, account: &Arc<Account>, body: &Value, script: 
 
 fn plan_of(script: &Script, prompt: &Prompt<'_>, account: &Account) -> Plan {
     let composer = |ending| Composer::new(prompt, account, ending);
-    let compose = |answer: &Answer, ending| {
-        if prompt.wants_compaction() { composer(ending).compaction() } else { composer(ending).answer(answer) }
+    let compose = |answer: &Answer, ending| match prompt.image_tool() {
+        _ if prompt.wants_compaction() => composer(ending).compaction(),
+        Some(_) => composer(ending).image(),
+        None => composer(ending).answer(answer),
     };
     let automatic = || compose(&auto::answer(prompt), Ending::Completed);
     match script {

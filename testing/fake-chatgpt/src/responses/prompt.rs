@@ -45,6 +45,13 @@ impl<'a> Prompt<'a> {
         items(self.body).last().is_some_and(|item| item["type"] == "compaction_trigger")
     }
 
+    /// The tool that makes images, if the request insists on it.
+    pub(crate) fn image_tool(&self) -> Option<&'a Value> {
+        let is_image_tool = |tool: &&Value| tool["type"] == "image_generation";
+        let tools = self.body["tools"].as_array()?;
+        tools.iter().find(is_image_tool).filter(|_| is_image_tool(&&self.body["tool_choice"]))
+    }
+
     /// Whether reasoning items should come with encrypted content.
     pub(crate) fn wants_encrypted_reasoning(&self) -> bool {
         self.body["include"]

@@ -1,5 +1,7 @@
 //! What upstream refuses before it asks a model. Nothing here has a side effect, so a refused request uses up no script.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::prompt::{is_message, items};
@@ -78,6 +80,18 @@ pub(crate) fn check_content(
         return Err(Refusal::detail("Input must be a list"));
     }
     items(body).iter().enumerate().try_for_each(|(index, item)| check_item(&items(body)[..index], item, identity))
+}
+
+/// Whether every file that a body's messages refer to is one of `files`.
+pub(crate) fn check_files(body: &Value, files: &HashSet<String>) -> Result<(), Refusal> {
+    let parts = items(body).iter().filter_map(|item| item["content"].as_array()).flatten();
+    let mut referred = parts.filter_map(|part| part["file_id"].as_str());
+    match referred.find(|file_id| !files.contains(*file_id)) {
+        None => Ok(()),
+        Some(file_id) => {
+            Err(Refusal::invalid_request(&format!("The file with id {file_id} was not found."), Some("input"), None))
+        }
+    }
 }
 
 fn check_item(earlier: &[Value], item: &Value, identity: &str) -> Result<(), Refusal> {
