@@ -1,7 +1,7 @@
 # What people and machines type. Each target says what it does; the work is in testing/.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-all fmt env-example clean-test
+.PHONY: help setup run demo test test-all bench fmt env-example clean-test
 
 help: ## Shows the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,11 @@ test: setup ## Checks format, lints and dependencies, and runs all tests on SQLi
 
 test-all: setup ## Like test, and whatever takes longer.
 	@python3 testing/stages.py test-all
+
+bench: ## Compares the gateway with nginx in about four minutes; BENCH=--quick takes one. See docs/benchmark.md.
+	@testing/setup.sh bench
+	cargo build --release --workspace --bins
+	@ulimit -n "$$(ulimit -H -n)" && PATH="$$PATH:/usr/sbin" "$${CARGO_TARGET_DIR:-target}/release/codex-lb-load" $(BENCH)
 
 fmt: ## Formats the Rust code.
 	cargo fmt --all

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what building (`setup.sh build`) or testing (`setup.sh test`) needs and is not there. Again is quick.
+# Installs what building (`setup.sh build`), testing (`setup.sh test`) or benchmarking (`setup.sh bench`) needs and is
+# not there. Again is quick.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -72,5 +73,12 @@ test)
     setup_codex
     setup_python
     ;;
-*) die "usage: setup.sh build | test" ;;
+bench)
+    # Debian puts servers where an ordinary user's shell does not look.
+    PATH="$PATH:/usr/sbin"
+    mapfile -t packages < <(missing_packages nginx:nginx-light)
+    install_packages "${packages[@]}"
+    command -v cargo >/dev/null || die "please install Rust: https://rustup.rs"
+    ;;
+*) die "usage: setup.sh build | test | bench" ;;
 esac
