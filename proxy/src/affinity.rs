@@ -52,6 +52,12 @@ impl Conversation {
         Self { caller_scope: caller_scope.to_owned(), keys: vec![key] }
     }
 
+    /// The goal of this caller's thread, which lives on one account, too.
+    pub(crate) fn of_thread_goal(caller_scope: &str, thread_id: &str) -> Self {
+        let key = StickyKey::new(caller_scope, "thread_goal", thread_id.as_bytes(), true);
+        Self { caller_scope: caller_scope.to_owned(), keys: vec![key] }
+    }
+
     /// The same with the turn state of its answer, which the next request of the turn will carry.
     pub(crate) fn with_turn_state(mut self, turn_state: Option<&[u8]>) -> Self {
         if let Some(value) = turn_state.filter(|value| !value.is_empty()) {

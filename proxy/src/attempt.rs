@@ -4,8 +4,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use codex_lb_shared::clock::Timestamp;
-use codex_lb_shared::domain::upstream_window::{AccountUsage, UpstreamWindow};
 use http::HeaderMap;
 use pingora::http::ResponseHeader;
 use tokio::time::Instant;
@@ -182,98 +180,4 @@ async fn refusal(leg: &mut Leg, downstream: &mut Downstream<'_>, head: &Response
         }
     }
     Ok(Refusal { status: head.status.as_u16(), retry_after: retry_after.map(str::to_owned), body: Bytes::from(body) })
-}
-
-/// What upstream's rate-limit headers report, if they report anything.
-pub(crate) fn reported_usage(headers: &HeaderMap, now: Timestamp) -> Option<AccountUsage> {
-    AccountUsage::from_reported(
-        reported_window(headers, WindowHeaders::PRIMARY, now),
-        reported_window(headers, WindowHeaders::SECONDARY, now),
-        now,
-    )
-}
-
-/// The header names of one window.
-#[derive(Clone, Copy)]
-struct WindowHeaders {
-    used_percent: &'static str,
-    window_minutes: &'static str,
-    reset_at: &'static str,
-    reset_after_seconds: &'static str,
-}
-
-impl WindowHeaders {
-    const PRIMARY: Self = Self {
-        used_percent: "x-codex-primary-used-percent",
-        window_minutes: "x-codex-primary-window-minutes",
-        reset_at: "x-codex-primary-reset-at",
-        reset_after_seconds: "x-codex-primary-reset-after-seconds",
-    };
-    const SECONDARY: Self = Self {
-        used_percent: "x-codex-secondary-used-percent",
-        window_minutes: "x-codex-secondary-window-minutes",
-        reset_at: "x-codex-secondary-reset-at",
-        reset_after_seconds: "x-codex-secondary-reset-after-seconds",
-    };
-}
-
-fn reported_window(headers: &HeaderMap, names: WindowHeaders, now: Timestamp) -> Option<UpstreamWindow> {
-    let number = |name: &str| -> Option<f64> {
-        headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok().filter(|number| number.is_finite())
-    };
-    let used_percent = number(names.used_percent)?;
-    let window_minutes = number(names.window_minutes).unwrap_or(0.0);
-    let in_ms = |seconds: f64| Duration::try_from_secs_f64(seconds).ok();
-    let resets_at = number(names.reset_at)
-        .and_then(in_ms)
-        .map(|since_epoch| Timestamp::from_unix_ms(0).plus(since_epoch))
-        .or_else(|| number(names.reset_after_seconds).and_then(in_ms).map(|span| now.plus(span)));
-    // A plan without this window reports zeros for it.
-    if used_percent == 0.0 && window_minutes == 0.0 {
-        return None;
-    }
-    // The cast saturates.
-    let window_minutes = window_minutes as u32;
-    Some(UpstreamWindow { used_percent, window_minutes, resets_at })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap())).collect()
-    }
-
-    #[test]
-    fn rate_limit_headers_report_windows() {
-        let now = Timestamp::from_unix_seconds(1_000);
-        let both = headers(&[
-            ("x-codex-primary-used-percent", "12.5"),
-            ("x-codex-primary-window-minutes", "300"),
-            ("x-codex-primary-reset-at", "2000"),
-            ("x-codex-secondary-used-percent", "40"),
-            ("x-codex-secondary-window-minutes", "10080"),
-            ("x-codex-secondary-reset-after-seconds", "60"),
-        ]);
-        let usage = reported_usage(&both, now).unwrap();
-        let primary = usage.primary.unwrap();
-        assert!((primary.used_percent - 12.5).abs() < f64::EPSILON);
-        assert_eq!(primary.resets_at, Some(Timestamp::from_unix_seconds(2_000)));
-        assert_eq!(usage.secondary.unwrap().resets_at, Some(Timestamp::from_unix_seconds(1_060)));
-
-        let weekly_only = headers(&[
-            ("x-codex-primary-used-percent", "7"),
-            ("x-codex-primary-window-minutes", "10080"),
-            ("x-codex-secondary-used-percent", "0"),
-            ("x-codex-secondary-window-minutes", "0"),
-        ]);
-        let usage = reported_usage(&weekly_only, now).unwrap();
-        assert_eq!(
-            (usage.primary.is_none(), usage.secondary.map(|window| window.window_minutes)),
-            (true, Some(10_080))
-        );
-        assert_eq!(reported_usage(&HeaderMap::new(), now), None);
-        assert_eq!(reported_usage(&headers(&[("x-codex-primary-used-percent", "NaN")]), now), None);
-    }
 }

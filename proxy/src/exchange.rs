@@ -9,6 +9,8 @@ mod choosing;
 mod failover;
 mod refusal;
 
+use std::sync::Arc;
+
 use codex_lb_shared::clock;
 use codex_lb_shared::config::IntakeConfig;
 use codex_lb_shared::domain::exchange_record::ExchangeStatus;
@@ -18,13 +20,13 @@ use tokio::time::Instant;
 use crate::affinity::Conversation;
 use crate::intake::Bounds;
 use crate::rejection::Rejection;
-use crate::relay::{AnswerHead, ClientGone, Downstream};
+use crate::relay::{AnswerHead, ClientGone, Downstream, Headers};
 use crate::route::{Dialect, Endpoint};
 use crate::serve::DataPlane;
 use crate::settlement::OpenExchange;
 use crate::trail::Trail;
-use crate::translate::Inquiry;
-use crate::{caller, intake, translate};
+use crate::translate::{AnswerShape, Inquiry};
+use crate::{caller, intake, pool_limits, translate};
 
 /// Bytes of a body that make one token, when nothing better is known.
 const BYTES_PER_TOKEN: u64 = 4;
@@ -112,6 +114,9 @@ async fn serve(
     drop(body);
     open.trail.note_request(&request);
     downstream.failure_form = request.answer.failure_form();
+    if request.answer.is_of_model() {
+        downstream.say_always(standing_headers(plane));
+    }
 
     // Who alone knows what it refers to? A file lives on the account that took it.
     request.owner = match endpoint {
@@ -121,6 +126,9 @@ async fn serve(
         }
         Endpoint::NewFile | Endpoint::Transcription(_) | Endpoint::Control(_) => None,
     };
+    if let AnswerShape::Goal { thread_id, .. } = &request.answer {
+        plane.thread_claims.check(thread_id, &caller_scope)?;
+    }
 
     // Whose is the conversation? It stays where its cache and its encrypted reasoning are.
     if let Some((name, value)) = &request.named_by {
@@ -181,6 +189,16 @@ fn bounds(endpoint: Endpoint<'_>, config: &IntakeConfig) -> Bounds {
         | Endpoint::Control(_) => config.other_body_bytes_max,
     };
     Bounds { bytes_max: bytes_max as u64, piece_timeout: config.body_timeout }
+}
+
+/// What every answer says that Codex takes its knowledge of the pool from: how much is used, and which models there are.
+fn standing_headers(plane: &DataPlane) -> impl Fn() -> Headers + use<> {
+    let (state, catalog_etag) = (Arc::clone(&plane.state), Arc::clone(&plane.catalog_etag));
+    move || {
+        let mut headers = pool_limits::of_callers_accounts(&state, clock::now()).headers();
+        headers.extend(catalog_etag.of(&state.models.load_full()).map(|etag| ("x-models-etag", etag)));
+        headers
+    }
 }
 
 /// What the head of an answer says that does not depend on the account.

@@ -24,7 +24,7 @@ use crate::relay::{AnswerHead, ClientGone, Downstream};
 use crate::route::{Route, route};
 use crate::serve::DataPlane;
 use crate::trail::Trail;
-use crate::{exchange, health, models};
+use crate::{exchange, health, models, own_answers, usage_report};
 
 /// What a request is while the phases run.
 pub(crate) enum Context {
@@ -65,6 +65,7 @@ impl Gateway {
                 self.reject(session, &rejection).await;
             }
             Ok(Route::Exchange(endpoint)) => exchange::run(&self.plane, session, endpoint).await?,
+            Ok(Route::Own(question)) => own_answers::answer(&self.plane, session, question).await?,
             Ok(Route::Models(dialect)) => models::list(&self.plane, session, dialect).await,
             Ok(Route::Model(slug)) => models::one(&self.plane, session, slug).await,
             Ok(Route::Health(question)) => health::answer(&self.plane, session, question).await,
@@ -168,7 +169,7 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         if let Context::Leg(order, progress) = context {
             progress.is_success = response.status.is_success();
-            if let Some(usage) = crate::attempt::reported_usage(&response.headers, clock::now()) {
+            if let Some(usage) = usage_report::in_headers(&response.headers, clock::now()) {
                 self.plane.state.pool.observe_usage(&order.account, usage);
             }
         }
@@ -186,7 +187,11 @@ impl ProxyHttp for Gateway {
             && progress.is_success
             && let Some(meter) = &order.meter
         {
-            meter.lock().read(bytes, Instant::now());
+            let mut meter = meter.lock();
+            meter.read(bytes, Instant::now());
+            if let Some(usage) = meter.take_reported_usage() {
+                self.plane.state.pool.observe_usage(&order.account, usage);
+            }
         }
         Ok(None)
     }

@@ -20,6 +20,8 @@ mod affinity;
 
 mod file_pins;
 
+mod thread_claims;
+
 mod selection;
 
 mod queue;
@@ -27,6 +29,8 @@ mod queue;
 mod attempt;
 
 mod leg;
+
+mod usage_report;
 
 mod relay;
 
@@ -39,6 +43,10 @@ mod trail;
 mod health;
 
 mod models;
+
+mod pool_limits;
+
+mod own_answers;
 
 mod origin;
 

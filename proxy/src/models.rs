@@ -1,8 +1,11 @@
 //! The model list, out of memory: OpenAI's shape, or the Codex catalog.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use codex_lb_shared::clock;
 use codex_lb_shared::domain::models::{CatalogModel, ModelCatalog};
+use parking_lot::Mutex;
 use pingora_proxy::Session;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -64,6 +67,31 @@ async fn answer(
             downstream.reject(&rejection).await
         }
     };
+}
+
+/// The ETag of the Codex catalog as answers name it, worked out once per catalog. A client that holds another one asks
+/// for the list again.
+#[derive(Default)]
+pub(crate) struct CatalogEtag {
+    known: Mutex<Option<(Arc<ModelCatalog>, String)>>,
+}
+
+impl CatalogEtag {
+    /// The ETag of this catalog; `None` while it is empty, which no client needs to fetch.
+    pub(crate) fn of(&self, catalog: &Arc<ModelCatalog>) -> Option<String> {
+        if catalog.models.is_empty() {
+            return None;
+        }
+        let mut known = self.known.lock();
+        match &*known {
+            Some((seen, etag)) if Arc::ptr_eq(seen, catalog) => Some(etag.clone()),
+            Some(_) | None => {
+                let etag = etag(codex_catalog(catalog).to_string().as_bytes());
+                *known = Some((Arc::clone(catalog), etag.clone()));
+                Some(etag)
+            }
+        }
+    }
 }
 
 /// Codex parses the catalog strictly, so each entry is upstream's own, with all its keys.

@@ -117,6 +117,13 @@ impl Rejection {
         Self { param: Some(param.unwrap_or("file_id").to_owned()), ..rejection }
     }
 
+    /// The caller has no such thread, whoever else may have it.
+    pub(crate) fn thread_not_found(thread_id: &str) -> Self {
+        let message = format!("No such thread: {thread_id}.");
+        let rejection = Self::new(404, Kind::NotFound, "invalid_request_error", "thread_not_found", message);
+        Self { param: Some("threadId".to_owned()), ..rejection }
+    }
+
     /// No account holds all the files of a request.
     pub(crate) fn files_apart(param: &str) -> Self {
         let message = "These files were not uploaded together and cannot be used together. Upload them again.";

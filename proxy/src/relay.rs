@@ -5,7 +5,7 @@ mod events;
 mod meter;
 mod vigil;
 
-pub(crate) use downstream::{AnswerHead, ClientGone, Downstream, FailureForm};
+pub(crate) use downstream::{AnswerHead, ClientGone, Downstream, FailureForm, Headers};
 pub(crate) use events::{Event, EventSplitter, EventTooLarge};
 pub(crate) use meter::{Meter, Terminal};
 pub(crate) use vigil::Vigil;

@@ -15,6 +15,8 @@ const FILE_ID_CHARS_MAX: usize = 128;
 pub(crate) enum Route<'p> {
     /// Relayed through an account.
     Exchange(Endpoint<'p>),
+    /// Answered here, never forwarded.
+    Own(OwnQuestion),
     /// The model list, OpenAI's or Codex's shape.
     Models(Dialect),
     /// One model.
@@ -92,6 +94,34 @@ pub(crate) enum Dialect {
     OpenAi,
 }
 
+/// What Codex clients ask of ChatGPT and we answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OwnQuestion {
+    /// How much is used?
+    PoolUsage,
+    /// Which accounts are there, and where are they served?
+    AccountsCheck,
+    /// What does the workspace prescribe?
+    ConfigBundle,
+    /// What did the user set?
+    UserSettings,
+    /// Nothing: events that nobody waits for.
+    AnalyticsEvents,
+}
+
+impl OwnQuestion {
+    /// The metric label and the request log's word.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::PoolUsage => "codex_usage",
+            Self::AccountsCheck => "accounts_check",
+            Self::ConfigBundle => "config_bundle",
+            Self::UserSettings => "user_settings",
+            Self::AnalyticsEvents => "analytics_events",
+        }
+    }
+}
+
 /// What a health check asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HealthQuestion {
@@ -158,6 +188,7 @@ fn codex_route(rest: &str) -> Found<'static> {
         "images/generations" => exchange(Endpoint::Images(ImageTask::Generation, Dialect::Native)),
         "images/edits" => exchange(Endpoint::Images(ImageTask::Edit, Dialect::Native)),
         "models" => Some((Route::Models(Dialect::Native), "GET")),
+        _ if rest.starts_with("analytics-events/") => Some((Route::Own(OwnQuestion::AnalyticsEvents), "POST")),
         _ => {
             let control = ControlPath::find(rest)?;
             Some((Route::Exchange(Endpoint::Control(control)), control.allow()))
@@ -168,7 +199,12 @@ fn codex_route(rest: &str) -> Found<'static> {
 /// What Codex clients ask of ChatGPT itself.
 fn backend_route(path: &str) -> Found<'_> {
     let exchange = |endpoint| Some((Route::Exchange(endpoint), "POST"));
+    let own = |question| Some((Route::Own(question), "GET"));
     match path {
+        "/api/codex/usage" | "/backend-api/wham/usage" => own(OwnQuestion::PoolUsage),
+        "/backend-api/wham/accounts/check" => own(OwnQuestion::AccountsCheck),
+        "/backend-api/wham/config/bundle" => own(OwnQuestion::ConfigBundle),
+        "/backend-api/wham/settings/user" => own(OwnQuestion::UserSettings),
         "/backend-api/files" => exchange(Endpoint::NewFile),
         "/backend-api/transcribe" => exchange(Endpoint::Transcription(Dialect::Native)),
         _ => {
@@ -198,6 +234,7 @@ mod tests {
     fn name(route: Route<'_>) -> &'static str {
         match route {
             Route::Exchange(endpoint) => endpoint.name(),
+            Route::Own(question) => question.name(),
             Route::Models(Dialect::Native) => "codex_models",
             Route::Models(Dialect::OpenAi) => "models",
             Route::Model(_) => "model",
@@ -252,6 +289,15 @@ mod tests {
             (&get, "/v1/models/", Err(404)),
             (&get, "/v1/models/a/b", Err(404)),
             (&get, "/backend-api/wham/tasks", Err(404)),
+            (&get, "/backend-api/wham/usage", Ok("codex_usage")),
+            (&get, "/api/codex/usage", Ok("codex_usage")),
+            (&post, "/api/codex/usage", Err(405)),
+            (&get, "/backend-api/wham/accounts/check", Ok("accounts_check")),
+            (&Method::HEAD, "/backend-api/wham/config/bundle", Ok("config_bundle")),
+            (&get, "/backend-api/wham/settings/user", Ok("user_settings")),
+            (&get, "/backend-api/ps/plugins/installed", Err(404)),
+            (&post, "/backend-api/ps/mcp", Err(404)),
+            (&post, "/backend-api/codex/analytics-events/events", Ok("analytics_events")),
             (&get, "/api/codex/x", Err(404)),
             (&get, "/health/x", Err(404)),
             (&get, "/v1/responses", Err(405)),

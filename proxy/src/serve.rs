@@ -26,9 +26,11 @@ use crate::affinity::StickySessions;
 use crate::file_pins::FilePins;
 use crate::gateway::Gateway;
 use crate::intake::BodyBudget;
+use crate::models::CatalogEtag;
 use crate::origin::Origin;
 use crate::queue::SlotQueue;
 use crate::settlement::{Recorder, recorder};
+use crate::thread_claims::ThreadClaims;
 
 /// Buffers of a client's connection: small, since events are small and connections are many.
 const CONNECTION_BUFFER_BYTES: usize = 4_096;
@@ -48,6 +50,8 @@ pub(crate) struct DataPlane {
     pub(crate) recorder: Recorder,
     pub(crate) sticky_sessions: Arc<StickySessions>,
     pub(crate) file_pins: FilePins,
+    pub(crate) thread_claims: ThreadClaims,
+    pub(crate) catalog_etag: Arc<CatalogEtag>,
     pub(crate) body_budget: BodyBudget,
     pub(crate) queue: Arc<SlotQueue>,
     /// The drain time-out ran out: whatever still runs ends now.
@@ -135,6 +139,8 @@ pub async fn serve(state: Arc<SharedState>, control_plane_socket: Option<PathBuf
         recorder,
         sticky_sessions: Arc::clone(&sticky_sessions),
         file_pins: FilePins::new(Arc::clone(&sticky_sessions)),
+        thread_claims: ThreadClaims::new(Arc::clone(&sticky_sessions)),
+        catalog_etag: Arc::default(),
         queue: SlotQueue::of(&state.pool),
         body_budget: BodyBudget::new(state.config.intake.buffered_bytes_max),
         drain_over: drain_over.clone(),

@@ -8,6 +8,7 @@ mod openai_request;
 mod openai_stream;
 mod raw;
 mod request;
+mod thread_goal;
 
 pub(crate) use collect::{Collected, OutputItems};
 pub(crate) use compaction::to_compaction;

@@ -170,3 +170,17 @@ async fn a_recording_goes_through_with_its_boundary() {
     assert!(rows.iter().any(|row| row.route == "transcribe" && row.status.as_str() == "ok" && row.usage.is_none()));
     assert!(rows.iter().any(|row| row.route == "audio_transcriptions" && row.status.as_str() == "rejected"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_outlives_the_process_that_met_it() {
+    let upstream = Upstream::start(3).await;
+    let setup = Setup::new(&upstream);
+    let mut gateway = setup.clone().serve().await;
+    let made: Value = gateway.post(FILES, &new_file()).send().await.unwrap().json().await.unwrap();
+    let owner = to(&upstream, FILES).remove(0).account;
+    assert!(gateway.stop().success());
+    let gateway = setup.serve().await;
+    let body = body_with(made["file_id"].as_str().unwrap());
+    assert_eq!(gateway.post("/v1/responses", &body).send().await.unwrap().status(), 200);
+    assert_eq!(upstream.responses()[0].account, owner);
+}

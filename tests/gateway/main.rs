@@ -10,6 +10,7 @@ mod failover;
 mod files;
 mod images;
 mod load;
+mod pool_limits;
 mod refusals;
 mod routes;
 mod support;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{Gateway, Setup, Upstream};
 
 /// Every endpoint of this page and the methods it has.
-const ENDPOINTS: [(&str, &str); 17] = [
+const ENDPOINTS: [(&str, &str); 23] = [
     ("/v1/images/generations", "POST"),
     ("/v1/images/edits", "POST"),
     ("/backend-api/codex/images/generations", "POST"),
@@ -23,6 +23,12 @@ const ENDPOINTS: [(&str, &str); 17] = [
     ("/backend-api/codex/safety/arc", "POST"),
     ("/backend-api/codex/alpha/search", "POST"),
     ("/backend-api/codex/agent-identities/jwks", "GET"),
+    ("/backend-api/codex/analytics-events/events", "POST"),
+    ("/api/codex/usage", "GET"),
+    ("/backend-api/wham/usage", "GET"),
+    ("/backend-api/wham/accounts/check", "GET"),
+    ("/backend-api/wham/config/bundle", "GET"),
+    ("/backend-api/wham/settings/user", "GET"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,8 +122,9 @@ async fn control_paths_go_through_as_they_come_and_are_recorded() {
     let upstream = Upstream::start(2).await;
     let gateway = Gateway::before(&upstream).await;
     let body = "{ \"threadId\":\"t-1\", \"x\" : [1.50] }";
+    let others = ["images", "compact", "analytics"];
     let control =
-        |path: &str| path.starts_with("/backend-api/codex/") && !path.contains("images") && !path.contains("compact");
+        |path: &str| path.starts_with("/backend-api/codex/") && !others.iter().any(|other| path.contains(other));
     for (path, allow) in ENDPOINTS.into_iter().filter(|(path, _)| control(path)) {
         for method in allow.split(", ") {
             upstream.fake.clear();
@@ -210,4 +217,73 @@ async fn bodies_of_other_endpoints_have_a_smaller_bound_and_unlisted_paths_do_no
         assert_eq!(gateway.post(path, &json!({})).send().await.unwrap().status(), 404, "{path}");
     }
     assert_eq!(upstream.fake.requests().iter().filter(|record| record.head.method == "POST").count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_codex_asks_of_chatgpt_is_answered_here_and_recorded() {
+    let upstream = Upstream::start(1).await;
+    let gateway = Gateway::before(&upstream).await;
+    let get = async |path: &str, account: Option<&str>| {
+        let request = gateway.http.get(format!("{}{path}", gateway.proxy_url));
+        let request = account.into_iter().fold(request, |request, id| request.header("chatgpt-account-id", id));
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200, "{path}");
+        response.json::<Value>().await.unwrap()
+    };
+    let own = get("/backend-api/wham/accounts/check", Some("acc-of-the-client")).await;
+    assert_eq!(
+        (&own["default_account_id"], &own["account_ordering"]),
+        (&json!("acc-of-the-client"), &json!(["acc-of-the-client"]))
+    );
+    let account = &own["accounts"][0];
+    assert_eq!((&account["id"], &account["plan_type"]), (&json!("acc-of-the-client"), &json!("plus")));
+    assert_eq!(account["workspace_backend_origin"], "NO_CONSTRAINT");
+    assert_eq!(account["account_routing_override"], "NO_CONSTRAINT");
+    let synthetic = get("/backend-api/wham/accounts/check", None).await;
+    assert_eq!(synthetic["accounts"][0]["id"], synthetic["default_account_id"]);
+    assert!(!synthetic.to_string().contains(upstream.accounts[0].chatgpt_account_id()));
+    assert_eq!(get("/backend-api/wham/config/bundle", None).await, json!({}));
+    assert_eq!(get("/backend-api/wham/settings/user", None).await, json!({}));
+    for path in ["/backend-api/ps/plugins/installed?limit=200", "/backend-api/ps/plugins/suggested/codex"] {
+        let missing = gateway.http.get(format!("{}{path}", gateway.proxy_url)).send().await.unwrap();
+        assert_eq!(missing.status(), 404, "{path}");
+    }
+    let events = "/backend-api/codex/analytics-events/events";
+    let swallowed = gateway.post(events, &json!({"events": [{"x": "y".repeat(100_000)}]})).send().await.unwrap();
+    assert_eq!((swallowed.status().as_u16(), swallowed.json::<Value>().await.unwrap()), (200, json!({})));
+    let flood = gateway.post(events, &json!({"x": "y".repeat(2 << 20)})).send().await.unwrap();
+    assert_eq!(flood.status(), 413);
+
+    assert!(upstream.fake.requests().iter().all(|record| record.head.path.ends_with("/models")), "upstream was asked");
+    let rows = gateway.exchanges(6).await;
+    let count = |route: &str, status: &str| {
+        rows.iter().filter(|row| row.route == route && row.status.as_str() == status).count()
+    };
+    assert_eq!((count("accounts_check", "ok"), count("config_bundle", "ok"), count("user_settings", "ok")), (2, 1, 1));
+    assert_eq!((count("analytics_events", "ok"), count("analytics_events", "rejected")), (1, 1));
+    assert!(rows.iter().all(|row| row.account_id.is_none() && row.usage.is_none()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_caller_s_thread_is_unknown() {
+    let upstream = Upstream::start(1).await;
+    let setup = Setup::new(&upstream);
+    let keys = [setup.key("one"), setup.key("two")];
+    setup.require_keys().await;
+    let gateway = setup.serve().await;
+    let ask = async |key: &str, call: &str, thread: &str| {
+        let path = format!("/backend-api/codex/thread/goal/{call}");
+        let request = gateway.post(&path, &json!({ "threadId": thread })).bearer_auth(key);
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap()["error"]["code"].clone())
+    };
+    assert_eq!(ask(&keys[0], "set", "t-1").await.0, 200);
+    for call in ["get", "set", "clear"] {
+        assert_eq!(ask(&keys[1], call, "t-1").await, (404, json!("thread_not_found")), "{call}");
+        let query = format!("{}/backend-api/codex/thread/goal/get?threadId=t-1", gateway.proxy_url);
+        assert_eq!(gateway.http.get(query).bearer_auth(&keys[1]).send().await.unwrap().status(), 404);
+    }
+    assert_eq!((ask(&keys[0], "get", "t-1").await.0, ask(&keys[1], "set", "t-2").await.0), (200, 200));
+    let goals = upstream.fake.requests().into_iter().filter(|record| record.head.path.contains("goal")).count();
+    assert_eq!(goals, 3, "upstream was asked about another caller's thread");
 }

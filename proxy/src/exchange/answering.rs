@@ -96,7 +96,9 @@ impl Relay<'_, '_> {
             shape @ (AnswerShape::OpenAiJson | AnswerShape::Compaction { .. } | AnswerShape::Images) => {
                 self.collect_response(shape).await
             }
-            shape @ (AnswerShape::Raw | AnswerShape::File { .. }) => self.collect_raw(shape).await,
+            shape @ (AnswerShape::Raw | AnswerShape::File { .. } | AnswerShape::Goal { .. }) => {
+                self.collect_raw(shape).await
+            }
         }
     }
 

@@ -24,7 +24,7 @@ const OPENAI_KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AnswerHead {
     /// Headers of upstream that may go on, and ours.
-    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) headers: Headers,
 }
 
 /// How a failure is told once the head went out.
@@ -52,6 +52,9 @@ impl FailureForm {
     }
 }
 
+/// Headers by their names.
+pub(crate) type Headers = Vec<(&'static str, String)>;
+
 /// Writes the answer.
 pub(crate) struct Downstream<'s> {
     session: &'s mut Session,
@@ -59,12 +62,18 @@ pub(crate) struct Downstream<'s> {
     is_head_sent: bool,
     /// How a failure is told once the head went out.
     pub(crate) failure_form: FailureForm,
+    standing_headers: Option<Box<dyn Fn() -> Headers + Send + Sync>>,
 }
 
 impl<'s> Downstream<'s> {
     /// An answer of which nothing was sent.
     pub(crate) fn new(session: &'s mut Session, exchange_id: ExchangeId) -> Self {
-        Self { session, exchange_id, is_head_sent: false, failure_form: FailureForm::default() }
+        Self { session, exchange_id, is_head_sent: false, failure_form: FailureForm::default(), standing_headers: None }
+    }
+
+    /// Whatever is answered says this too, as it is when the head goes out.
+    pub(crate) fn say_always(&mut self, headers: impl Fn() -> Headers + Send + Sync + 'static) {
+        self.standing_headers = Some(Box::new(headers));
     }
 
     /// The request's session, for reading.
@@ -169,7 +178,8 @@ impl<'s> Downstream<'s> {
         let mut response = ResponseHeader::build(status, Some(8)).map_err(|_| ClientGone)?;
         insert(&mut response, "content-type", content_type)?;
         insert(&mut response, "x-request-id", &self.exchange_id.to_string())?;
-        for (name, value) in &head.headers {
+        let standing_headers = self.standing_headers.as_ref().map(|headers| headers()).unwrap_or_default();
+        for (name, value) in standing_headers.iter().chain(&head.headers) {
             insert(&mut response, name, value)?;
         }
         Ok(response)

@@ -1,15 +1,18 @@
 //! The usage meter: reads the events of a leg as they pass, without copying or delaying them.
 //!
-//! It parses an event's JSON only where the event can hold usage; text deltas are counted, not read.
+//! It parses an event's JSON only where the event can hold usage or limits; text deltas are counted, not read.
 
 use std::borrow::Cow;
 use std::time::Instant;
 
+use codex_lb_shared::clock;
+use codex_lb_shared::domain::upstream_window::AccountUsage;
 use codex_lb_shared::domain::usage::{MeteredUsage, TokenUsage};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::events::{Event, EventSplitter};
+use crate::usage_report;
 
 /// How a stream ended, by its own word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,7 @@ pub(crate) struct Meter {
     terminal: Option<Terminal>,
     first_token_at: Option<Instant>,
     bytes: u64,
+    reported_usage: Option<AccountUsage>,
 }
 
 /// An end is an end whatever its usage looks like, so that is read apart.
@@ -73,7 +77,7 @@ impl Meter {
         if self.is_lost {
             return;
         }
-        let Self { splitter, deltas, usage, terminal, first_token_at, .. } = self;
+        let Self { splitter, deltas, usage, terminal, first_token_at, reported_usage, .. } = self;
         let read = splitter.push(bytes, |event| match event.kind() {
             kind if kind.ends_with(".delta") => {
                 *deltas += 1;
@@ -82,10 +86,16 @@ impl Meter {
             "response.completed" | "response.incomplete" | "response.failed" | "response.done" | "error" => {
                 read_terminal(event, usage, terminal);
             }
+            "codex.rate_limits" => *reported_usage = usage_report::in_event(&event.data(), clock::now()),
             _ => {}
         });
         // The relay ends such a stream; what was counted until here still stands.
         self.is_lost = read.is_err();
+    }
+
+    /// What the stream told about the account's windows since the last time this was asked.
+    pub(crate) const fn take_reported_usage(&mut self) -> Option<AccountUsage> {
+        self.reported_usage.take()
     }
 
     /// How the stream ended, once it told.

@@ -49,6 +49,14 @@ impl ControlPath {
         }
     }
 
+    /// Whether it is about a thread, which belongs to a caller.
+    pub(crate) const fn is_about_thread(self) -> bool {
+        match self {
+            Self::ThreadGoalGet | Self::ThreadGoalSet | Self::ThreadGoalClear => true,
+            Self::TraceSummarize | Self::SafetyArc | Self::Search | Self::AgentKeys => false,
+        }
+    }
+
     /// The methods with which clients call it.
     pub(super) const fn allow(self) -> &'static str {
         match self {

@@ -7,11 +7,10 @@ use http::{HeaderName, HeaderValue, Method, header};
 use serde::Deserialize;
 
 use super::request::{AnswerShape, Inquiry, PreparedRequest, UpstreamHead};
+use super::thread_goal;
 use crate::rejection::Rejection;
 use crate::route::ControlPath;
 
-/// Names the conversation of a thread's goal, as Codex itself names it elsewhere.
-const THREAD_ID: HeaderName = HeaderName::from_static("thread-id");
 /// All files of a caller that names no conversation form one: together they are of use on one account only.
 const FILES: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-session-id"), HeaderValue::from_static("codex-lb-files"));
@@ -47,13 +46,18 @@ pub(super) fn transcription(inquiry: &Inquiry<'_>) -> Result<PreparedRequest, Re
 }
 
 /// A control call.
-pub(super) fn control(inquiry: &Inquiry<'_>, control: ControlPath, catalog: &ModelCatalog) -> PreparedRequest {
+///
+/// # Errors
+/// 400 when it is about a thread and does not say plainly which.
+pub(super) fn control(
+    inquiry: &Inquiry<'_>,
+    control: ControlPath,
+    catalog: &ModelCatalog,
+) -> Result<PreparedRequest, Rejection> {
     #[derive(Default, Deserialize)]
     struct Known {
         #[serde(default)]
         model: Option<String>,
-        #[serde(default, rename = "threadId", alias = "thread_id")]
-        thread_id: Option<String>,
     }
     let path = match inquiry.query {
         Some(query) => format!("/codex/{}?{query}", control.path()),
@@ -61,18 +65,13 @@ pub(super) fn control(inquiry: &Inquiry<'_>, control: ControlPath, catalog: &Mod
     };
     let header = |name| inquiry.headers.get(name).cloned();
     let request = raw(inquiry, path, header(header::CONTENT_TYPE), header(header::ACCEPT));
-    // Whatever the body is, it goes on; this only helps to find the right account.
+    if control.is_about_thread() {
+        return thread_goal::prepare(request, inquiry);
+    }
+    // Whatever the body is, it goes on; this only helps to find an account that offers the model.
     let known: Known = serde_json::from_slice(inquiry.body).unwrap_or_default();
-    let thread_id = known.thread_id.or_else(|| thread_id_in(inquiry.query?));
-    let named_by = thread_id.and_then(|id| HeaderValue::from_str(&id).ok()).map(|id| (THREAD_ID, id));
     let model = known.model.filter(|model| catalog.find(model).is_some());
-    PreparedRequest { model_requested: model.clone(), model, named_by, ..request }
-}
-
-fn thread_id_in(query: &str) -> Option<String> {
-    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    let named = pairs.filter(|(name, _)| matches!(*name, "threadId" | "thread_id"));
-    named.map(|(_, value)| value.to_owned()).find(|value| !value.is_empty())
+    Ok(PreparedRequest { model_requested: model.clone(), model, ..request })
 }
 
 fn json(inquiry: &Inquiry<'_>, path: String) -> PreparedRequest {

@@ -108,6 +108,13 @@ pub(crate) enum AnswerShape {
         /// Whose file it is.
         caller_scope: String,
     },
+    /// The same, and the thread that it is about belongs to its caller.
+    Goal {
+        /// Whose thread it is.
+        caller_scope: String,
+        /// Which.
+        thread_id: String,
+    },
 }
 
 impl AnswerShape {
@@ -115,14 +122,15 @@ impl AnswerShape {
     pub(crate) const fn is_stream(&self) -> bool {
         match self {
             Self::NativeStream | Self::OpenAiStream | Self::ImageStream(_) => true,
-            Self::OpenAiJson | Self::Compaction { .. } | Self::Images | Self::Raw | Self::File { .. } => false,
+            Self::OpenAiJson | Self::Compaction { .. } | Self::Images => false,
+            Self::Raw | Self::File { .. } | Self::Goal { .. } => false,
         }
     }
 
     /// Whether a model answers, by events that tell what was used.
     pub(crate) const fn is_of_model(&self) -> bool {
         match self {
-            Self::Raw | Self::File { .. } => false,
+            Self::Raw | Self::File { .. } | Self::Goal { .. } => false,
             Self::NativeStream
             | Self::OpenAiStream
             | Self::OpenAiJson
@@ -142,7 +150,8 @@ impl AnswerShape {
             | Self::Compaction { .. }
             | Self::Images
             | Self::Raw
-            | Self::File { .. } => FailureForm::Response,
+            | Self::File { .. }
+            | Self::Goal { .. } => FailureForm::Response,
         }
     }
 }
@@ -159,7 +168,7 @@ pub(crate) fn prepare(inquiry: &Inquiry<'_>, catalog: &ModelCatalog) -> Result<P
         Endpoint::NewFile => Ok(raw::new_file(inquiry)),
         Endpoint::FileUploaded(id) => Ok(raw::file_uploaded(inquiry, id)),
         Endpoint::Transcription(_) => raw::transcription(inquiry),
-        Endpoint::Control(control) => Ok(raw::control(inquiry, control, catalog)),
+        Endpoint::Control(control) => raw::control(inquiry, control, catalog),
     }
 }
 

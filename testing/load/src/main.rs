@@ -17,7 +17,7 @@ mod workload;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::{Parser, ValueEnum};
@@ -90,7 +90,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let bound = if arguments.quick { QUICK_MAX } else { FULL_MAX };
     // Dropped on any other end, and with it everything it has started.
     let reports = tokio::select! {
-        reports = run_workloads(arguments) => reports?,
+        reports = run_workloads(arguments, bound) => reports?,
         () = tokio::time::sleep(bound) => bail!("it took longer than {} s", bound.as_secs()),
         _ = interrupt.recv() => bail!("interrupted"),
         _ = terminate.recv() => bail!("interrupted"),
@@ -110,7 +110,10 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     ))
 }
 
-async fn run_workloads(arguments: &Arguments) -> anyhow::Result<Vec<WorkloadReport>> {
+async fn run_workloads(arguments: &Arguments, bound: Duration) -> anyhow::Result<Vec<WorkloadReport>> {
+    // A slow machine gets fewer rounds of each workload rather than none of the last.
+    let began = Instant::now();
+    let share = |percent: u32| began + bound * percent / 100;
     let is_wanted = |name| arguments.only.is_empty() || arguments.only.contains(&name);
     let is_quick = arguments.quick;
     let small_json =
@@ -131,16 +134,16 @@ async fn run_workloads(arguments: &Arguments) -> anyhow::Result<Vec<WorkloadRepo
 
     let mut reports = Vec::new();
     if is_wanted(WorkloadName::SmallJson) {
-        reports.push(workload::run(&small_json, &arguments.nginx).await.context("small JSON")?);
+        reports.push(workload::run(&small_json, &arguments.nginx, share(20)).await.context("small JSON")?);
     }
     if is_wanted(WorkloadName::Streams) {
-        reports.push(workload::run(&streams, &arguments.nginx).await.context("streams")?);
+        reports.push(workload::run(&streams, &arguments.nginx, share(60)).await.context("streams")?);
     }
     if is_wanted(WorkloadName::CalmStreams) {
-        reports.push(workload::run(&calm_streams, &arguments.nginx).await.context("calm streams")?);
+        reports.push(workload::run(&calm_streams, &arguments.nginx, share(80)).await.context("calm streams")?);
     }
     if is_wanted(WorkloadName::LargeBody) {
-        reports.push(workload::run(&large_body, &arguments.nginx).await.context("large body")?);
+        reports.push(workload::run(&large_body, &arguments.nginx, share(92)).await.context("large body")?);
     }
     Ok(reports)
 }

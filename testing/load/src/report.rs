@@ -71,7 +71,7 @@ impl WorkloadReport {
         header.push("gateway ÷ nginx".to_owned());
         let mut rows = vec![header];
         rows.extend(self.rows().map(|metric| self.row(metric)));
-        format!("{}\n\n{}\n{}", self.title, table(&rows), meanings(self.metrics))
+        format!("{}; {} rounds\n\n{}\n{}", self.title, self.rounds, table(&rows), meanings(self.metrics))
     }
 
     /// The metrics that have a figure.

@@ -6,6 +6,7 @@ pub(crate) mod small_json;
 pub(crate) mod streams;
 
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -31,6 +32,7 @@ pub(crate) trait Workload {
     /// The rows of its table.
     fn metrics(&self) -> &'static [&'static Metric];
 
+    /// How many rounds count, if there is time.
     fn rounds(&self) -> usize;
 
     /// How many rounds come before those that count.
@@ -49,14 +51,20 @@ pub(crate) trait Workload {
     fn compare(&self, round: &mut [(TargetKind, Sample)]);
 }
 
-/// Runs all rounds of a workload on a stand of its own.
-pub(crate) async fn run(workload: &impl Workload, nginx_program: &Path) -> anyhow::Result<WorkloadReport> {
+/// Runs a workload on a stand of its own. It begins no round after `last_begin` as long as one counts.
+pub(crate) async fn run(
+    workload: &impl Workload,
+    nginx_program: &Path,
+    last_begin: Instant,
+) -> anyhow::Result<WorkloadReport> {
     let title = workload.title();
     output::progress(&title);
     let mut stand = Stand::start(workload.answers(), nginx_program).await?;
     let mut report = WorkloadReport::new(title, workload.metrics(), &CIRCUMSTANCES);
     let (warm_up_rounds, all_rounds) = (workload.warm_up_rounds(), workload.warm_up_rounds() + workload.rounds());
-    for number in 1..=all_rounds {
+    let mut rounds_done = 0;
+    while rounds_done < all_rounds && (rounds_done <= warm_up_rounds || Instant::now() < last_begin) {
+        let number = rounds_done + 1;
         let mut round = Vec::new();
         for target in stand.targets() {
             let loaded = workload.load(target).await;
@@ -68,9 +76,10 @@ pub(crate) async fn run(workload: &impl Workload, nginx_program: &Path) -> anyho
             workload.compare(&mut round);
             report.add_round(round)?;
         }
+        rounds_done = number;
         output::progress(&format!("round {number} of {all_rounds} done"));
     }
-    stand.audit(workload.requests() * all_rounds as u64).await.context("compare the books")?;
+    stand.audit(workload.requests() * rounds_done as u64).await.context("compare the books")?;
     stand.stop().await?;
     Ok(report)
 }

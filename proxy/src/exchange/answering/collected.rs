@@ -72,15 +72,35 @@ impl Relay<'_, '_> {
                 None => return self.reject(Rejection::upstream_timeout()).await,
             }
         }
-        // Before the caller can ask for it.
-        if let (AnswerShape::File { caller_scope }, Some(file_id)) = (shape, file_id(&body)) {
-            let account = self.answering.lease.account().account.id;
-            self.plane.file_pins.pin(caller_scope, &file_id, account, clock::now());
-        }
+        self.note_owner(shape, &body);
         self.open.close(ExchangeStatus::Ok).await;
         let (status, content_type) = (self.answering.status, self.answering.content_type.as_deref());
         let content_type = content_type.unwrap_or("application/octet-stream");
         self.downstream.answer(status, content_type, &self.answering.head, body.freeze()).await
+    }
+}
+
+impl Relay<'_, '_> {
+    /// Remembers whose it is what an answer is about, before the caller can ask for it.
+    fn note_owner(&self, shape: &AnswerShape, body: &[u8]) {
+        let (account, now) = (self.answering.lease.account().account.id, clock::now());
+        match shape {
+            AnswerShape::File { caller_scope } => {
+                if let Some(file_id) = file_id(body) {
+                    self.plane.file_pins.pin(caller_scope, &file_id, account, now);
+                }
+            }
+            AnswerShape::Goal { caller_scope, thread_id } => {
+                self.plane.thread_claims.claim(thread_id, caller_scope, account, now);
+            }
+            AnswerShape::Raw
+            | AnswerShape::NativeStream
+            | AnswerShape::OpenAiStream
+            | AnswerShape::OpenAiJson
+            | AnswerShape::Compaction { .. }
+            | AnswerShape::Images
+            | AnswerShape::ImageStream(_) => {}
+        }
     }
 }
 
@@ -94,7 +114,8 @@ fn in_shape(shape: &AnswerShape, response: Bytes) -> Result<Bytes, Rejection> {
         | AnswerShape::NativeStream
         | AnswerShape::OpenAiStream
         | AnswerShape::Raw
-        | AnswerShape::File { .. } => Ok(response),
+        | AnswerShape::File { .. }
+        | AnswerShape::Goal { .. } => Ok(response),
     }
 }
 

@@ -52,7 +52,7 @@ pub(crate) struct LargeBody {
 
 impl Workload for LargeBody {
     fn title(&self) -> String {
-        format!("Large body: one request of {} MB per round; {} rounds", BODY_BYTES as f64 / MEGABYTE, self.rounds)
+        format!("Large body: one request of {} MB per round", BODY_BYTES as f64 / MEGABYTE)
     }
 
     fn answers(&self) -> Answers {

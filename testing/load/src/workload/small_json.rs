@@ -74,8 +74,8 @@ impl Workload for SmallJson {
     fn title(&self) -> String {
         format!(
             "Small JSON: {} requests of {BODY_BYTES} bytes per round on {CONNECTIONS} connections, each of which asks \
-             again when it has its answer; {} rounds",
-            self.requests, self.rounds
+             again when it has its answer",
+            self.requests
         )
     }
 

@@ -174,8 +174,8 @@ impl Streams {
 impl Workload for Streams {
     fn title(&self) -> String {
         format!(
-            "Streams: {} at once, each with {} events/s for {} s; {} rounds",
-            self.streams, self.events_per_second, self.seconds, self.rounds
+            "Streams: {} at once, each with {} events/s for {} s",
+            self.streams, self.events_per_second, self.seconds
         )
     }
 
