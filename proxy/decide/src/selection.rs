@@ -156,12 +156,11 @@ impl<'a> Choice<'a> {
         account.primary_percent_at(self.now) > f64::from(self.settings.sticky_leave_above_percent)
     }
 
-    /// Whether moving to `other`, which is eligible and has a free slot, is worth it: it serves out of its windows, is
-    /// not nearly used up or failing itself, and an operator does not want it spared more than the conversation's own.
+    /// Whether moving to `other`, which is eligible and has a free slot, is worth it: it is not worn, nearly used up or
+    /// failing itself, and an operator does not want it spared more than the conversation's own.
     fn is_better(&self, other: &AccountView, own: &AccountView) -> bool {
-        other.id != own.id
-            && self.standing(other) == Ok(Standing::Regular)
-            && !self.is_above_leave_threshold(other)
+        // Who serves on credits is draining by definition, so this leaves that one out too, and `own` itself.
+        !self.is_above_leave_threshold(other)
             && health_tier(other, self.now) != HealthTier::Draining
             && (other.routing_policy != RoutingPolicy::Preserve || own.routing_policy == RoutingPolicy::Preserve)
     }

@@ -68,7 +68,6 @@ impl<'a> Field<'a> {
             policy: account.routing_policy,
         };
         if group.tier == HealthTier::Probing
-            && standing == Standing::Regular
             && is_due_for_probe(account, now)
             && self.due_probe.is_none_or(|known| probe_rank(account) < probe_rank(known))
         {

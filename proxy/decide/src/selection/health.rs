@@ -15,6 +15,7 @@ use super::view::AccountView;
 pub const PROBE_AFTER: Duration = Duration::from_secs(60);
 /// A probing account that was not used for this long gets the next request.
 pub const PROBE_IDLE: Duration = Duration::from_secs(60);
+
 /// How well an account does, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HealthTier {

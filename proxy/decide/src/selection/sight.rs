@@ -103,14 +103,32 @@ impl Sight {
         }
     }
 
-    /// The account's ticket in a weighted draw: the smallest wins, each account as often as its share of the weights.
+    /// Draws one of the candidates, each as often as its share of the weights, which are positive.
     ///
-    /// Exponential variates scaled by weights (weighted rendezvous). A change of one account's weight moves only what
-    /// that account gains or loses.
-    pub fn ticket(&self, account: &AccountView, weight: f64) -> f64 {
-        // 52 bits and a half: never 0 and never 1, so the ticket is positive and finite.
-        let uniform = ((self.luck(account) >> 12) as f64 + 0.5) / (1_u64 << 52) as f64;
-        -uniform.ln() / weight
+    /// Each account gets an exponential variate divided by its weight, and the smallest wins (weighted rendezvous). A
+    /// change of one account's weight moves only what that account gains or loses.
+    pub fn draw<'a>(
+        &self,
+        weighted_candidates: impl Iterator<Item = (&'a AccountView, f64)>,
+    ) -> Option<&'a AccountView> {
+        let mut winner: Option<(f64, &AccountView)> = None;
+        for (account, weight) in weighted_candidates {
+            let uniform = self.uniform(account);
+            // A logarithm never exceeds this line, so most candidates are out without one.
+            if winner.is_some_and(|(ticket, _)| (1.0 - uniform) / weight > ticket) {
+                continue;
+            }
+            let ticket = -uniform.ln() / weight;
+            if winner.is_none_or(|(best, holder)| ticket.total_cmp(&best).then(account.id.cmp(&holder.id)).is_lt()) {
+                winner = Some((ticket, account));
+            }
+        }
+        winner.map(|(_, account)| account)
+    }
+
+    /// The account's luck as a number between 0 and 1, never either: 52 bits and a half.
+    fn uniform(&self, account: &AccountView) -> f64 {
+        ((self.luck(account) >> 12) as f64 + 0.5) / (1_u64 << 52) as f64
     }
 
     /// A number that only dice and account decide, for ties that must not fall the same way every time.

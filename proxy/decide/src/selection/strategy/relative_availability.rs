@@ -15,10 +15,7 @@ pub(super) struct RelativeAvailability;
 impl Strategy for RelativeAvailability {
     fn best<'a>(&self, candidates: &[&'a AccountView], sight: &Sight) -> Option<&'a AccountView> {
         let best = best_five(candidates, sight);
-        best.into_iter()
-            .flatten()
-            .min_by_key(|(score, account)| (Figure(sight.ticket(account, score.0 * score.0)), account.id))
-            .map(|(_, account)| account)
+        sight.draw(best.into_iter().flatten().map(|(score, account)| (account, score.0 * score.0)))
     }
 }
 

@@ -85,7 +85,7 @@ fn a_probing_account_that_was_idle_gets_the_next_request() {
 }
 
 #[test]
-fn a_probe_is_no_way_around_preserve_caps_and_credits() {
+fn a_probe_is_no_way_around_preserve_and_caps() {
     let due = |number| AccountView { health: HealthFacts { last_used_at: None, ..probing() }, ..account(number) };
     let preserved = AccountView { routing_policy: RoutingPolicy::Preserve, ..due(1) };
     check("preserved", &account(2), &preserved);
@@ -93,8 +93,7 @@ fn a_probe_is_no_way_around_preserve_caps_and_credits() {
     let used_preserved = AccountView { routing_policy: RoutingPolicy::Preserve, ..account(2) };
     check("among preserved ones", &preserved, &used_preserved);
     check("busy", &account(2), &busy(due(1)));
-    // 100 % of the long window and probing exclude each other, unless the threshold was never reached before.
-    let healthy = AccountView { health: HealthFacts { last_used_at: None, ..HealthFacts::default() }, ..account(1) };
-    let other = AccountView { last_chosen: 0, ..account(2) };
-    assert_eq!(pick(&[AccountView { last_chosen: 1, ..healthy }, other], StrategyKind::RoundRobin), 2);
+    // Whoever is healthy needs no probe.
+    let idle = AccountView { last_chosen: 1, ..account(1) };
+    assert_eq!(pick(&[idle, account(2)], StrategyKind::RoundRobin), 2);
 }
