@@ -1,6 +1,7 @@
 //! What an upstream reply means for its account and for the exchange: one pure function, one row per case.
 //!
-//! Only asked before the first meaningful event went downstream; afterwards nothing is retried.
+//! [`judge`] is asked before the first meaningful event went downstream. Afterwards nothing is retried, and
+//! [`judge_late`] says only what the account did.
 
 mod upstream_error;
 
@@ -47,6 +48,21 @@ pub enum Seen<'a> {
     },
     /// A 200 that ended before its first meaningful event.
     EndedEarly,
+}
+
+/// How an answer broke off after its first meaningful event. What we ended ourselves broke nothing off: the client left,
+/// the process stops, or an event was larger than we hold.
+#[derive(Clone, Copy, Debug)]
+pub enum BrokenOff<'a> {
+    /// Upstream said that it failed (`response.failed` or `error`, as JSON).
+    Failed {
+        /// The event's data.
+        event: &'a [u8],
+    },
+    /// It ended without a terminal event.
+    Cut,
+    /// No further event came within its time.
+    Silent,
 }
 
 /// What earlier legs of the same exchange already tried.
@@ -115,6 +131,15 @@ pub fn judge(seen: Seen<'_>, tried: Tried, now: Timestamp) -> Verdict {
             judge_refusal(status, retry_after, &UpstreamError::from_body(body), tried, now)
         }
         Seen::FirstEventFailed { event } => judge_failed_event(&UpstreamError::from_event(event), tried, now),
+    }
+}
+
+/// Judges the account by an answer that broke off. The exchange has nothing left to decide: the caller is told in-band.
+pub fn judge_late(broken_off: BrokenOff<'_>, now: Timestamp) -> AccountEffect {
+    match broken_off {
+        // An account answers for the same failures, early or late; only who may try again depends on the moment.
+        BrokenOff::Failed { event } => judge(Seen::FirstEventFailed { event }, Tried::default(), now).account,
+        BrokenOff::Cut | BrokenOff::Silent => AccountEffect::Failure,
     }
 }
 

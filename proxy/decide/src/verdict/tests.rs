@@ -121,3 +121,47 @@ fn an_account_sits_out_from_its_third_failure_on() {
     assert_eq!(seconds, expected);
     assert_eq!(back_off(u32::MAX), Some(Duration::from_secs(300)));
 }
+
+#[test]
+fn an_account_answers_for_an_answer_that_broke_off() {
+    use AccountEffect as A;
+    let failed = |event: &'static str| BrokenOff::Failed { event: event.as_bytes() };
+    let cases = [
+        ("cut", BrokenOff::Cut, A::Failure),
+        ("silent", BrokenOff::Silent, A::Failure),
+        (
+            "limited",
+            failed(
+                r#"{"type":"response.failed","response":{"error":{"code":"rate_limit_exceeded","message":"Please try again in 2s."}}}"#,
+            ),
+            A::RateLimited(in_ms(2_000)),
+        ),
+        (
+            "used up",
+            failed(r#"{"type":"response.failed","response":{"error":{"code":"insufficient_quota","message":"x"}}}"#),
+            A::QuotaExceeded(in_ms(3_600_000)),
+        ),
+        (
+            "closed",
+            failed(r#"{"type":"error","error":{"code":"account_deactivated","message":"x"}}"#),
+            A::Deactivated("account_deactivated"),
+        ),
+        (
+            "overloaded",
+            failed(r#"{"type":"response.failed","response":{"error":{"code":"server_is_overloaded","message":"x"}}}"#),
+            A::Failure,
+        ),
+        (
+            "about the request",
+            failed(
+                r#"{"type":"response.failed","response":{"error":{"code":"context_length_exceeded","message":"x"}}}"#,
+            ),
+            A::None,
+        ),
+        ("without a reason", failed(r#"{"type":"response.failed","response":{"error":null}}"#), A::None),
+        ("unreadable", failed("{"), A::None),
+    ];
+    for (name, broken_off, expected) in cases {
+        assert_eq!(judge_late(broken_off, NOW), expected, "{name}");
+    }
+}
