@@ -74,6 +74,11 @@ impl Conversation {
     }
 }
 
+/// What a caller's response is remembered under.
+pub(crate) fn response_key(caller_scope: &str, response_id: &str) -> [u8; 16] {
+    StickyKey::new(caller_scope, "response_id", response_id.as_bytes(), false).hash
+}
+
 impl StickyKey {
     fn new(caller_scope: &str, source: &str, value: &[u8], is_codex_session: bool) -> Self {
         let mut digest = Sha256::new();

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::leg::{Leg, LegItem};
 use crate::relay::{ClientGone, Downstream, Event, EventSplitter, Vigil};
+use crate::usage_report::active_limit;
 
 /// How much of an error body is kept.
 const ERROR_BODY_BYTES_MAX: usize = 256 * 1024;
@@ -33,6 +34,17 @@ pub(crate) enum FirstAnswer {
     NoHead,
     /// No head, or no event, in time.
     TimedOut,
+}
+
+impl FirstAnswer {
+    /// The limit that metered it, as upstream spells it, if it was named.
+    pub(crate) fn active_limit(&self) -> Option<&str> {
+        match self {
+            Self::Started(started) | Self::FailedEvent(FailedStart { started, .. }) => active_limit(&started.headers),
+            Self::Refused(refusal) => refusal.active_limit.as_deref(),
+            Self::EndedEarly | Self::NoHead | Self::TimedOut => None,
+        }
+    }
 }
 
 /// A stream that has begun.
@@ -64,6 +76,8 @@ pub(crate) struct Refusal {
     pub(crate) status: u16,
     /// The `Retry-After` header.
     pub(crate) retry_after: Option<String>,
+    /// The limit that metered it, if it was named.
+    pub(crate) active_limit: Option<String>,
     /// The body, cut at its bound.
     pub(crate) body: Bytes,
 }
@@ -179,5 +193,10 @@ async fn refusal(leg: &mut Leg, downstream: &mut Downstream<'_>, head: &Response
             LegItem::Head(_) => {}
         }
     }
-    Ok(Refusal { status: head.status.as_u16(), retry_after: retry_after.map(str::to_owned), body: Bytes::from(body) })
+    Ok(Refusal {
+        status: head.status.as_u16(),
+        retry_after: retry_after.map(str::to_owned),
+        active_limit: active_limit(&head.headers).map(str::to_owned),
+        body: Bytes::from(body),
+    })
 }

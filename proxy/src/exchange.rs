@@ -10,10 +10,13 @@ mod failover;
 mod refusal;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use codex_lb_shared::clock;
 use codex_lb_shared::config::IntakeConfig;
 use codex_lb_shared::domain::exchange_record::ExchangeStatus;
+use codex_lb_shared::ids::AccountId;
+use http::HeaderMap;
 use pingora_proxy::Session;
 use tokio::time::Instant;
 
@@ -25,11 +28,24 @@ use crate::route::{Dialect, Endpoint};
 use crate::serve::DataPlane;
 use crate::settlement::OpenExchange;
 use crate::trail::Trail;
-use crate::translate::{AnswerShape, Inquiry};
+use crate::translate::{AnswerShape, Inquiry, PreparedRequest};
 use crate::{caller, intake, pool_limits, translate};
 
+/// Taken off what a client waits for an answer, so that it still hears ours.
+const ANSWER_MARGIN: Duration = Duration::from_secs(1);
 /// Bytes of a body that make one token, when nothing better is known.
 const BYTES_PER_TOKEN: u64 = 4;
+
+/// What an account is looked for.
+struct Asked<'a> {
+    dialect: Dialect,
+    request: &'a PreparedRequest,
+    /// What separates this caller's conversations and ids from everybody else's.
+    caller_scope: &'a str,
+    conversation: Conversation,
+    /// When the client gives up waiting, if it says so.
+    answer_by: Option<Instant>,
+}
 
 /// Why an exchange ends without a relayed answer.
 enum Stop {
@@ -73,7 +89,7 @@ pub(crate) async fn run(plane: &DataPlane, session: &mut Session, endpoint: Endp
         },
         () = plane.drain_over.cancelled() => Rejection::stopping().into(),
     };
-    conclude(plane, &mut downstream, &mut open, endpoint.dialect(), stop).await
+    conclude(plane, &mut downstream, &mut open, endpoint, stop).await
 }
 
 /// The exchange, in order.
@@ -83,7 +99,7 @@ async fn serve(
     open: &mut OpenExchange,
     endpoint: Endpoint<'_>,
 ) -> Result<(), Stop> {
-    let state = &plane.state;
+    let (state, arrived) = (&plane.state, Instant::now());
 
     // Who calls? Before the body is read: a stranger's upload is not worth its bytes.
     let socket_peer = caller::socket_peer(downstream.session());
@@ -118,14 +134,8 @@ async fn serve(
         downstream.say_always(standing_headers(plane));
     }
 
-    // Who alone knows what it refers to? A file lives on the account that took it.
-    request.owner = match endpoint {
-        Endpoint::FileUploaded(id) => Some(plane.file_pins.owner_of_file(id, &caller_scope)?),
-        Endpoint::Responses(_) | Endpoint::Compact(_) | Endpoint::Images(..) => {
-            plane.file_pins.owner_of(&request.body, &caller_scope)?
-        }
-        Endpoint::NewFile | Endpoint::Transcription(_) | Endpoint::Control(_) => None,
-    };
+    // Who alone knows what it refers to? A file lives on the account that took it, a response on the one that gave it.
+    request.owner = owner(plane, endpoint, &request, &caller_scope)?;
     if let AnswerShape::Goal { thread_id, .. } = &request.answer {
         plane.thread_claims.check(thread_id, &caller_scope)?;
     }
@@ -138,8 +148,14 @@ async fn serve(
 
     // Which account answers? Legs are tried until one begins well.
     let dialect = endpoint.dialect();
-    let answering =
-        failover::find_answer(plane, downstream, open, dialect, &request, &caller_scope, conversation).await?;
+    let asked = Asked {
+        dialect,
+        request: &request,
+        caller_scope: &caller_scope,
+        conversation,
+        answer_by: answer_by(&headers, arrived),
+    };
+    let answering = failover::find_answer(plane, downstream, open, asked).await?;
 
     // From here on there is no way back, and the body is not needed any more.
     let shape = request.answer.clone();
@@ -148,12 +164,39 @@ async fn serve(
     relay.run(&shape).await.map_err(Stop::from)
 }
 
+/// The only account that can serve the request, if there is only one.
+fn owner(
+    plane: &DataPlane,
+    endpoint: Endpoint<'_>,
+    request: &PreparedRequest,
+    caller_scope: &str,
+) -> Result<Option<AccountId>, Rejection> {
+    let by_file = match endpoint {
+        Endpoint::FileUploaded(id) => Some(plane.file_pins.owner_of_file(id, caller_scope)?),
+        Endpoint::Responses(_) | Endpoint::Compact(_) | Endpoint::Images(..) => {
+            plane.file_pins.owner_of(&request.body, caller_scope)?
+        }
+        Endpoint::NewFile | Endpoint::Transcription(_) | Endpoint::Control(_) => None,
+    };
+    let Some(response_id) = &request.previous_response_id else { return Ok(by_file) };
+    let by_response = plane.response_owners.find(caller_scope, response_id);
+    let owner = by_response.filter(|owner| by_file.is_none_or(|by_file| by_file == *owner));
+    owner.map(Some).ok_or_else(Rejection::previous_response_not_found)
+}
+
+/// When the client gives up waiting: OpenAI's SDKs tell how many seconds they wait for the next byte.
+fn answer_by(headers: &HeaderMap, arrived: Instant) -> Option<Instant> {
+    let seconds = headers.get("x-stainless-read-timeout")?.to_str().ok()?.trim().parse().ok()?;
+    let patience = Duration::try_from_secs_f64(seconds).ok()?;
+    arrived.checked_add(patience.saturating_sub(ANSWER_MARGIN))
+}
+
 /// Ends an exchange that was not relayed to its end: settled first, told then.
 async fn conclude(
     plane: &DataPlane,
     downstream: &mut Downstream<'_>,
     open: &mut OpenExchange,
-    dialect: Dialect,
+    endpoint: Endpoint<'_>,
     stop: Stop,
 ) -> Result<(), ClientGone> {
     match stop {
@@ -167,13 +210,20 @@ async fn conclude(
             open.trail.error_kind = Some(rejection.kind);
             let was_tried = open.trail.legs > 0;
             open.close(if was_tried { ExchangeStatus::Error } else { ExchangeStatus::Rejected }).await;
-            downstream.reject(&rejection).await
+            match rejection.as_rate_limit().filter(|_| endpoint == Endpoint::Responses(Dialect::Native)) {
+                // Every version of Codex waits this out, and most give the turn up on a 429.
+                Some(rate_limit) => {
+                    downstream.begin_stream(&AnswerHead::default()).await?;
+                    downstream.end_with(&rate_limit).await
+                }
+                None => downstream.reject(&rejection).await,
+            }
         }
         Stop::PassOn(refusal) => {
             open.trail.error_code = refusal.code.clone();
             open.trail.error_kind = Some(codex_lb_shared::kind::Kind::Upstream);
             open.close(ExchangeStatus::Error).await;
-            refusal::pass_on(downstream, dialect, &refusal).await
+            refusal::pass_on(downstream, endpoint.dialect(), &refusal).await
         }
     }
 }
@@ -202,7 +252,7 @@ fn standing_headers(plane: &DataPlane) -> impl Fn() -> Headers + use<> {
 }
 
 /// What the head of an answer says that does not depend on the account.
-fn answer_head(request: &translate::PreparedRequest) -> AnswerHead {
+fn answer_head(request: &PreparedRequest) -> AnswerHead {
     let mut head = AnswerHead::default();
     if !request.ignored_params.is_empty() {
         head.headers.push(("x-codex-lb-ignored-params", request.ignored_params.join(",")));

@@ -169,9 +169,8 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         if let Context::Leg(order, progress) = context {
             progress.is_success = response.status.is_success();
-            if let Some(usage) = usage_report::in_headers(&response.headers, clock::now()) {
-                self.plane.state.pool.observe_usage(&order.account, usage);
-            }
+            let now = clock::now();
+            usage_report::in_headers(&response.headers, now).tell(&self.plane.state.pool, &order.account, now);
         }
         Ok(())
     }
@@ -189,8 +188,8 @@ impl ProxyHttp for Gateway {
         {
             let mut meter = meter.lock();
             meter.read(bytes, Instant::now());
-            if let Some(usage) = meter.take_reported_usage() {
-                self.plane.state.pool.observe_usage(&order.account, usage);
+            if let Some(report) = meter.take_usage_report() {
+                report.tell(&self.plane.state.pool, &order.account, clock::now());
             }
         }
         Ok(None)

@@ -22,6 +22,10 @@ mod file_pins;
 
 mod thread_claims;
 
+mod response_owners;
+
+mod model_notes;
+
 mod selection;
 
 mod queue;
@@ -31,6 +35,8 @@ mod attempt;
 mod leg;
 
 mod usage_report;
+
+mod account_effects;
 
 mod relay;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use codex_lb_decide::selection::PoolTrouble;
 use codex_lb_shared::clock::Timestamp;
+use codex_lb_shared::domain::account::Plan;
 use codex_lb_shared::kind::Kind;
 use serde_json::{Value, json};
 
@@ -29,9 +30,16 @@ pub(crate) struct Rejection {
     pub(crate) retry_after: Option<Duration>,
     /// `error.resets_at`, for limits.
     pub(crate) resets_at: Option<Timestamp>,
+    /// `error.plan_type`, for limits.
+    plan_type: Option<&'static str>,
     /// The methods a path has, for 405.
     pub(crate) allow: Option<&'static str>,
+    /// Whether coming back after `retry_after` may help although the caller changed nothing: the pool has to recover.
+    is_pool_wait: bool,
 }
+
+/// Longest wait that a native client is told to make; after a longer one its user had better know.
+const NATIVE_WAIT_MAX: Duration = Duration::from_secs(60);
 
 impl Rejection {
     fn new(status: u16, kind: Kind, error_type: &'static str, code: &'static str, message: impl Into<String>) -> Self {
@@ -44,8 +52,18 @@ impl Rejection {
             param: None,
             retry_after: None,
             resets_at: None,
+            plan_type: None,
             allow: None,
+            is_pool_wait: false,
         }
+    }
+
+    /// The same as the error by which upstream tells Codex to wait, if there is a short wait to be told.
+    pub(crate) fn as_rate_limit(&self) -> Option<Value> {
+        let wait = self.retry_after.filter(|wait| self.is_pool_wait && *wait <= NATIVE_WAIT_MAX)?;
+        let wait = wait.as_secs();
+        let message = format!("All accounts of the pool are busy or limited right now. Please try again in {wait}s.");
+        Some(json!({"code": "rate_limit_exceeded", "message": message}))
     }
 
     /// The caller sent something that cannot be acted on; `param` names the place.
@@ -67,8 +85,8 @@ impl Rejection {
 
     /// The conversation's earlier part is not known here.
     pub(crate) fn previous_response_not_found() -> Self {
-        let message = "Previous response not found: this gateway does not keep responses. Send the whole conversation \
-                       in `input` instead of `previous_response_id`.";
+        let message = "Previous response not found. Send the whole conversation in `input` instead of \
+                       `previous_response_id`.";
         let rejection = Self::invalid_request(Some("previous_response_id"), message);
         Self { code: "previous_response_not_found", ..rejection }
     }
@@ -180,7 +198,7 @@ impl Rejection {
         // Whoever else failed might serve the next try, so only a pool in which limits alone stand in the way is limited.
         let is_all_limited = trouble.limited > 0 && trouble.excluded == 0 && trouble.cooling_down == 0;
         if is_all_limited {
-            return Self::usage_limit_reached(trouble.earliest_reset, now);
+            return Self::usage_limit_reached(trouble, now);
         }
         if trouble.accounts == 0 {
             let message = "The pool has no accounts yet. Add one in the dashboard or with `codex-lb accounts import`.";
@@ -191,15 +209,24 @@ impl Rejection {
             let rejection = Self::new(404, Kind::NotFound, "invalid_request_error", "model_not_found", message);
             return Self { param: Some("model".to_owned()), ..rejection };
         }
+        if trouble.tier_not_offered > 0 && trouble.tier_not_offered + trouble.model_not_offered == trouble.accounts {
+            let message = "No account of the pool offers this service tier for this model. Leave `service_tier` out.";
+            return Self::invalid_value("service_tier", message);
+        }
+        if trouble.not_the_single_account > 0 && trouble.not_the_single_account == trouble.accounts {
+            let message = "The pool serves from a single account, and none of its accounts is that one. Choose the \
+                           account, or another strategy, in the settings.";
+            return Self::new(503, Kind::Unavailable, "server_error", "no_accounts", message);
+        }
         let back = [trouble.earliest_reset, trouble.earliest_cooldown_end].into_iter().flatten().min();
         let message = "No account of the pool can serve this request right now.";
         let rejection = Self::new(503, Kind::Unavailable, "server_error", "no_accounts", message);
-        Self { retry_after: back.map(|at| at_least_a_second(at.since(now))), ..rejection }
+        Self { retry_after: back.map(|at| at_least_a_second(at.since(now))), is_pool_wait: true, ..rejection }
     }
 
     /// Every account is limited. Codex reads the *type* and shows when it ends.
-    fn usage_limit_reached(earliest_reset: Option<Timestamp>, now: Timestamp) -> Self {
-        let wait = earliest_reset.map(|at| at_least_a_second(at.since(now)));
+    fn usage_limit_reached(trouble: &PoolTrouble, now: Timestamp) -> Self {
+        let wait = trouble.earliest_reset.map(|at| at_least_a_second(at.since(now)));
         let message = match wait {
             Some(wait) => {
                 format!("All accounts of the pool reached their usage limit. Try again in {} s.", wait.as_secs())
@@ -207,7 +234,8 @@ impl Rejection {
             None => "All accounts of the pool reached their usage limit.".to_owned(),
         };
         let rejection = Self::new(429, Kind::Limited, "usage_limit_reached", "usage_limit_reached", message);
-        Self { retry_after: wait, resets_at: earliest_reset, ..rejection }
+        let plan_type = trouble.earliest_reset_plan.map(Plan::as_str);
+        Self { retry_after: wait, resets_at: trouble.earliest_reset, plan_type, is_pool_wait: true, ..rejection }
     }
 
     /// Upstream did not answer, or answered with a failure that is none of the caller's business.
@@ -227,7 +255,7 @@ impl Rejection {
     pub(crate) fn pool_busy() -> Self {
         let message = "All accounts of the pool are busy, and none became free in time. Try again in a few seconds.";
         let rejection = Self::new(503, Kind::Unavailable, "server_error", "pool_busy", message);
-        Self { retry_after: Some(Duration::from_secs(5)), ..rejection }
+        Self { retry_after: Some(Duration::from_secs(5)), is_pool_wait: true, ..rejection }
     }
 
     /// The process stops and the drain time-out ran out.
@@ -290,6 +318,9 @@ impl Rejection {
             error["resets_at"] = json!(resets_at.as_unix_seconds());
             error["resets_in_seconds"] = json!(wait.as_secs());
         }
+        if let Some(plan_type) = self.plan_type {
+            error["plan_type"] = json!(plan_type);
+        }
         error
     }
 
@@ -330,6 +361,7 @@ mod tests {
             accounts: 3,
             limited: 2,
             earliest_reset: Some(Timestamp::from_unix_ms(1_059_001)),
+            earliest_reset_plan: Some(Plan::Team),
             ..PoolTrouble::default()
         };
         let rejection = Rejection::pool_exhausted(&limited, now);
@@ -337,10 +369,51 @@ mod tests {
         assert_eq!(rejection.retry_after, Some(Duration::from_secs(60)));
         let body: Value = serde_json::from_slice(&rejection.to_json()).unwrap();
         assert_eq!(body["error"]["resets_at"], 1_059);
-        assert_eq!(body["error"]["resets_in_seconds"], 60);
+        assert_eq!((&body["error"]["resets_in_seconds"], &body["error"]["plan_type"]), (&json!(60), &json!("team")));
         let empty = Rejection::pool_exhausted(&PoolTrouble::default(), now);
         assert_eq!((empty.status, empty.code), (503, "no_accounts"));
         let mixed = PoolTrouble { accounts: 2, limited: 1, cooling_down: 1, ..PoolTrouble::default() };
         assert_eq!(Rejection::pool_exhausted(&mixed, now).status, 503);
+    }
+
+    #[test]
+    fn a_short_wait_for_the_pool_is_told_as_codex_understands_it_and_a_long_one_is_not() {
+        let now = Timestamp::from_unix_ms(1_000_000);
+        let limited_until = |ms: i64| PoolTrouble {
+            accounts: 1,
+            limited: 1,
+            earliest_reset: Some(Timestamp::from_unix_ms(1_000_000 + ms)),
+            ..PoolTrouble::default()
+        };
+        let cooling_until = |ms: i64| PoolTrouble {
+            accounts: 1,
+            cooling_down: 1,
+            earliest_cooldown_end: Some(Timestamp::from_unix_ms(1_000_000 + ms)),
+            ..PoolTrouble::default()
+        };
+        let told = |trouble: &PoolTrouble| Rejection::pool_exhausted(trouble, now).as_rate_limit();
+        for trouble in [limited_until(59_500), cooling_until(60_000)] {
+            let error = told(&trouble).unwrap();
+            assert_eq!(error["code"], "rate_limit_exceeded");
+            assert!(error["message"].as_str().unwrap().ends_with("Please try again in 60s."), "{error}");
+        }
+        assert_eq!((told(&limited_until(60_001)), told(&cooling_until(61_000))), (None, None));
+        assert_eq!(told(&PoolTrouble::default()), None);
+        assert!(Rejection::pool_busy().as_rate_limit().is_some());
+        assert_eq!(Rejection::stopping().as_rate_limit(), None);
+    }
+
+    #[test]
+    fn a_pool_without_the_tier_or_the_single_account_says_what_to_change() {
+        let rejected = |trouble: &PoolTrouble| Rejection::pool_exhausted(trouble, Timestamp::from_unix_ms(1));
+        let tier = PoolTrouble { accounts: 2, tier_not_offered: 1, model_not_offered: 1, ..PoolTrouble::default() };
+        assert_eq!((rejected(&tier).status, rejected(&tier).param.as_deref()), (400, Some("service_tier")));
+        let paused = PoolTrouble { accounts: 2, tier_not_offered: 1, out_of_service: 1, ..PoolTrouble::default() };
+        assert_eq!(rejected(&paused).status, 503);
+        let single = PoolTrouble { accounts: 2, not_the_single_account: 2, ..PoolTrouble::default() };
+        assert!(rejected(&single).message.contains("single account"));
+        let limited =
+            PoolTrouble { accounts: 2, not_the_single_account: 1, out_of_service: 1, ..PoolTrouble::default() };
+        assert!(!rejected(&limited).message.contains("single account"));
     }
 }

@@ -26,9 +26,11 @@ use crate::affinity::StickySessions;
 use crate::file_pins::FilePins;
 use crate::gateway::Gateway;
 use crate::intake::BodyBudget;
+use crate::model_notes::ModelNotes;
 use crate::models::CatalogEtag;
 use crate::origin::Origin;
 use crate::queue::SlotQueue;
+use crate::response_owners::ResponseOwners;
 use crate::settlement::{Recorder, recorder};
 use crate::thread_claims::ThreadClaims;
 
@@ -51,6 +53,8 @@ pub(crate) struct DataPlane {
     pub(crate) sticky_sessions: Arc<StickySessions>,
     pub(crate) file_pins: FilePins,
     pub(crate) thread_claims: ThreadClaims,
+    pub(crate) response_owners: ResponseOwners,
+    pub(crate) model_notes: ModelNotes,
     pub(crate) catalog_etag: Arc<CatalogEtag>,
     pub(crate) body_budget: BodyBudget,
     pub(crate) queue: Arc<SlotQueue>,
@@ -140,6 +144,8 @@ pub async fn serve(state: Arc<SharedState>, control_plane_socket: Option<PathBuf
         sticky_sessions: Arc::clone(&sticky_sessions),
         file_pins: FilePins::new(Arc::clone(&sticky_sessions)),
         thread_claims: ThreadClaims::new(Arc::clone(&sticky_sessions)),
+        response_owners: ResponseOwners::new(),
+        model_notes: ModelNotes::new(),
         catalog_etag: Arc::default(),
         queue: SlotQueue::of(&state.pool),
         body_budget: BodyBudget::new(state.config.intake.buffered_bytes_max),

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use codex_lb_shared::domain::exchange_record::{ExchangeRecord, ExchangeStatus};
 use codex_lb_shared::domain::usage::{MeteredUsage, TokenUsage};
 use codex_lb_shared::state::SharedState;
@@ -151,6 +152,16 @@ impl OpenExchange {
     /// Whether the answer told its own end.
     pub(crate) fn has_terminal(&self) -> bool {
         self.meter.as_ref().is_some_and(|meter| meter.lock().terminal().is_some())
+    }
+
+    /// The event by which upstream said that its answer failed, if it did.
+    pub(crate) fn failure(&self) -> Option<Bytes> {
+        self.meter.as_ref().and_then(|meter| meter.lock().failure().cloned())
+    }
+
+    /// The id of the response that ended, if it has one.
+    pub(crate) fn response_id(&self) -> Option<String> {
+        self.meter.as_ref().and_then(|meter| meter.lock().response_id().map(str::to_owned))
     }
 
     /// The status that the meter's terminal event means.

@@ -13,6 +13,6 @@ mod thread_goal;
 pub(crate) use collect::{Collected, OutputItems};
 pub(crate) use compaction::to_compaction;
 pub(crate) use images::{ImageStream, to_images};
-pub(crate) use input_items::without_encrypted_items;
+pub(crate) use input_items::{has_compaction, without_encrypted_items};
 pub(crate) use openai_stream::OpenAiStream;
 pub(crate) use request::{AnswerShape, Inquiry, PreparedRequest, UpstreamHead, prepare};

@@ -237,3 +237,28 @@ async fn a_turn_stays_on_its_account_when_its_next_request_brings_the_turn_state
         assert_eq!(accounts[0], accounts[1], "turn {turn}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_native_client_is_told_to_wait_for_a_limit_that_ends_soon() {
+    for (resets_in_seconds, status) in [(20, 200), (600, 429)] {
+        let upstream = Upstream::start(1).await;
+        let gateway = Gateway::before(&upstream).await;
+        upstream.fake.default_script(&upstream.accounts[0], Script::usage_limit(resets_in_seconds));
+        for _ in 0..2 {
+            let response = gateway.post(PATH, &native_body("hi")).send().await.unwrap();
+            assert_eq!(response.status(), status, "{resets_in_seconds} s");
+            let text = response.text().await.unwrap();
+            if status == 200 {
+                let told = events(&text).pop().unwrap();
+                let error = &told["response"]["error"];
+                assert_eq!((&told["type"], &error["code"]), (&json!("response.failed"), &json!("rate_limit_exceeded")));
+                let message = error["message"].as_str().unwrap();
+                assert!(message.ends_with("Please try again in 20s.") || message.ends_with("in 19s."), "{message}");
+            } else {
+                let error = &serde_json::from_str::<Value>(&text).unwrap()["error"];
+                assert_eq!((&error["type"], &error["plan_type"]), (&json!("usage_limit_reached"), &json!("plus")));
+            }
+        }
+        assert_eq!(upstream.responses().len(), 1, "upstream was asked in vain");
+    }
+}

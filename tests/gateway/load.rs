@@ -5,8 +5,9 @@ use codex_lb_shared::store::SettingsGroup;
 use fake_chatgpt::{Answer, Script, Totals};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use serde_json::{Value, json};
 
-use crate::support::{Database, Setup, Upstream, eventually, native_body};
+use crate::support::{Database, Setup, Upstream, events, eventually, native_body};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn usage_of_a_thousand_concurrent_streams_equals_what_upstream_reported() {
@@ -78,8 +79,32 @@ async fn a_full_pool_says_so_when_the_wait_is_over() {
     setup.save(SettingsGroup::Routing, &routing).await;
     let gateway = setup.serve().await;
     let _busy = gateway.post("/backend-api/codex/responses", &native_body("first")).send().await.unwrap();
-    let second = gateway.post("/backend-api/codex/responses", &native_body("second")).send().await.unwrap();
+    let second = gateway.post("/v1/responses", &json!({"model": "gpt-5.5", "input": "second"})).send().await.unwrap();
     assert_eq!(second.status(), 503);
     assert!(second.headers().contains_key("retry-after"));
-    assert_eq!(second.json::<serde_json::Value>().await.unwrap()["error"]["code"], "pool_busy");
+    assert_eq!(second.json::<Value>().await.unwrap()["error"]["code"], "pool_busy");
+    // Codex would give its turn up.
+    let native = gateway.post("/backend-api/codex/responses", &native_body("second")).send().await.unwrap();
+    assert_eq!(native.status(), 200);
+    let told = events(&native.text().await.unwrap()).pop().unwrap();
+    let error = &told["response"]["error"];
+    assert_eq!((&told["type"], &error["code"]), (&json!("response.failed"), &json!("rate_limit_exceeded")));
+    assert!(error["message"].as_str().unwrap().ends_with("Please try again in 5s."), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_longer_for_a_slot_than_its_client_waits_for_the_answer() {
+    let upstream = Upstream::start(1).await;
+    let place = fake_chatgpt::SilencePlace::AfterEvents(3);
+    upstream.fake.default_script(&upstream.accounts[0], Script::Silence { place, duration_ms: None });
+    let setup = Setup::new(&upstream);
+    let routing =
+        RoutingSettings { account_concurrency_cap: 1, queue_timeout_ms: 600_000, ..RoutingSettings::default() };
+    setup.save(SettingsGroup::Routing, &routing).await;
+    let gateway = setup.serve().await;
+    let _busy = gateway.post("/backend-api/codex/responses", &native_body("first")).send().await.unwrap();
+    let impatient = gateway.post("/v1/responses", &json!({"model": "gpt-5.5", "input": "second"}));
+    let told = impatient.header("x-stainless-read-timeout", "1.5").send().await.unwrap();
+    assert_eq!(told.status(), 503);
+    assert_eq!(told.json::<Value>().await.unwrap()["error"]["code"], "pool_busy");
 }

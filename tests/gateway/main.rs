@@ -10,6 +10,8 @@ mod failover;
 mod files;
 mod images;
 mod load;
+mod model_limits;
+mod owners;
 mod pool_limits;
 mod refusals;
 mod routes;

@@ -34,8 +34,8 @@ async fn the_catalog_is_the_union_over_the_plans_and_is_stored() {
     let listening = serve(Arc::clone(&plane.state)).await.unwrap();
     wait_for_catalog(&plane, |catalog| slugs(catalog) == ["gpt-a", "gpt-b", "gpt-c"]).await;
     let catalog = plane.state.models.load_full();
-    assert!(catalog.plan_offers(Plan::Plus, "gpt-b") && catalog.plan_offers(Plan::Pro, "gpt-b"));
-    assert!(!catalog.plan_offers(Plan::Plus, "gpt-c"));
+    let plans = |slug| catalog.find(slug).unwrap().plans.clone();
+    assert_eq!((plans("gpt-b"), plans("gpt-c")), (vec![Plan::Plus, Plan::Pro], vec![Plan::Pro]));
     assert_eq!(plane.state.store.load_model_catalog().await.unwrap(), *catalog);
     listening.stop().await;
 }

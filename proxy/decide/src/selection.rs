@@ -14,6 +14,7 @@ mod view;
 
 use codex_lb_shared::clock::Timestamp;
 use codex_lb_shared::domain::account::RoutingPolicy;
+pub use codex_lb_shared::domain::account::{Credits, NamedCooldown};
 use codex_lb_shared::domain::settings::RoutingSettings;
 use codex_lb_shared::domain::strategy_kind::StrategyKind;
 use codex_lb_shared::ids::AccountId;
@@ -25,7 +26,7 @@ pub use outcome::{AtCapacity, Chosen, NotChosen, OwnerUnavailable, PoolTrouble, 
 pub use sight::{Basis, IN_FLIGHT_PRESSURE_PERCENT, Sight};
 use strategy::draws_by_weight;
 pub use strategy::{Strategy, strategy};
-pub use view::{AccountIds, AccountView, Credits, NamedCooldown, Needs};
+pub use view::{AccountIds, AccountView, Needs};
 
 /// What ties an exchange to an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,11 +7,15 @@ mod streamed;
 use std::time::Duration;
 
 use bytes::Bytes;
+use codex_lb_decide::verdict::{BrokenOff, judge_late};
+use codex_lb_shared::clock;
 use codex_lb_shared::domain::exchange_record::ExchangeStatus;
 use codex_lb_shared::pool::Lease;
 use http::HeaderMap;
 use tokio::time::Instant;
 
+use super::Asked;
+use crate::account_effects::JudgedLeg;
 use crate::attempt::Started;
 use crate::leg::{Leg, LegItem};
 use crate::rejection::Rejection;
@@ -19,7 +23,7 @@ use crate::relay::{AnswerHead, ClientGone, Downstream};
 use crate::route::Dialect;
 use crate::serve::DataPlane;
 use crate::settlement::OpenExchange;
-use crate::translate::{AnswerShape, ImageStream, OpenAiStream, PreparedRequest};
+use crate::translate::{AnswerShape, ImageStream, OpenAiStream};
 use streamed::Filter;
 
 /// How long a stream may stay open behind its terminal event.
@@ -34,20 +38,43 @@ pub(super) struct Answering {
     head: AnswerHead,
     /// Held as long as the account works for us.
     lease: Lease,
+    /// What the end of the answer still has to be held against.
+    judged: Option<JudgedLeg>,
+    caller_scope: String,
+}
+
+/// How an answer ended, as far as its account answers for it.
+enum End {
+    /// It was whole.
+    Whole,
+    /// Upstream said that it failed.
+    Failed,
+    /// It broke off.
+    Cut,
+    /// It stopped coming.
+    Silent,
 }
 
 impl Answering {
     pub(super) fn new(
-        leg: Leg,
-        lease: Lease,
+        (leg, lease, judged): (Leg, Lease, Option<JudgedLeg>),
         started: Started,
         mut head: AnswerHead,
-        request: &PreparedRequest,
+        asked: &Asked<'_>,
     ) -> Self {
-        head.headers.extend(passed_headers(&started.headers, request.model_requested.as_deref()));
+        head.headers.extend(passed_headers(&started.headers, asked.request.model_requested.as_deref()));
         let content_type = started.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let content_type = content_type.map(str::to_owned);
-        Self { leg, status: started.status, content_type, held: started.held.into_iter(), head, lease }
+        Self {
+            leg,
+            status: started.status,
+            content_type,
+            held: started.held.into_iter(),
+            head,
+            lease,
+            judged,
+            caller_scope: asked.caller_scope.to_owned(),
+        }
     }
 
     /// The next bytes: first those that were held, then the leg's.
@@ -100,6 +127,31 @@ impl Relay<'_, '_> {
                 self.collect_raw(shape).await
             }
         }
+    }
+
+    /// Settles an answer whose terminal event came.
+    async fn settle(&mut self) {
+        let status = self.open.status_by_meter();
+        self.judge(if status == ExchangeStatus::Ok { End::Whole } else { End::Failed });
+        if let Some(response_id) = self.open.response_id().filter(|_| status == ExchangeStatus::Ok) {
+            let account = self.answering.lease.account().account.id;
+            self.plane.response_owners.remember(&self.answering.caller_scope, &response_id, account);
+        }
+        self.open.close(status).await;
+    }
+
+    /// Holds the end of the answer against its account, once.
+    fn judge(&mut self, end: End) {
+        let Some(judged) = self.answering.judged.take() else { return };
+        let now = clock::now();
+        let failure = self.open.failure();
+        let broken_off = match end {
+            End::Whole => return judged.succeed(now),
+            End::Failed => BrokenOff::Failed { event: failure.as_deref().unwrap_or_default() },
+            End::Cut => BrokenOff::Cut,
+            End::Silent => BrokenOff::Silent,
+        };
+        judged.suffer(self.plane, &judge_late(broken_off, now), now);
     }
 
     /// Settles an answer that we could not finish, and tells why.

@@ -3,16 +3,18 @@
 
 use std::time::Duration;
 
-use codex_lb_decide::selection::{Affinity, AtCapacity, NotChosen, PoolTrouble, Why};
+use codex_lb_decide::selection::{Affinity, AtCapacity, Ineligible, NotChosen, OwnerUnavailable, PoolTrouble, Why};
 use codex_lb_shared::clock::{self, Timestamp};
 use codex_lb_shared::domain::account::AccountState;
+use codex_lb_shared::ids::AccountId;
 use codex_lb_shared::pool::Lease;
 use tokio::time::Instant;
 
-use super::Stop;
 use super::failover::Search;
+use super::{Asked, Stop};
 use crate::rejection::Rejection;
 use crate::relay::Downstream;
+use crate::route::Dialect;
 use crate::selection;
 
 /// How often a waiting exchange looks whether an account became eligible that was not when it queued up.
@@ -21,17 +23,19 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 impl Search<'_> {
     /// Leases an account for the next leg, waiting for a slot if all are busy.
     pub(super) async fn choose(&mut self, downstream: &mut Downstream<'_>) -> Result<(Why, Lease), Stop> {
-        let routing = self.plane.state.settings.load().routing.clone();
-        let ms = |ms: u32| Duration::from_millis(u64::from(ms));
-        let give_up_at = Instant::now() + ms(routing.queue_timeout_ms);
-        let sticky_until = (Instant::now() + ms(routing.sticky_wait_ms)).min(give_up_at);
+        if let Some(lease) = self.waited_for.take() {
+            return Ok((Why::Owner, lease));
+        }
+        let give_up_at = self.give_up_at();
+        let sticky_wait_ms = self.plane.state.settings.load().routing.sticky_wait_ms;
+        let sticky_until = (Instant::now() + Duration::from_millis(u64::from(sticky_wait_ms))).min(give_up_at);
         let mut has_waited = false;
         loop {
             let affinity = self.affinity(has_waited);
             let busy = match self.lease_now(affinity) {
                 Ok(leased) => return Ok(leased),
                 Err(NotChosen::AtCapacity(busy)) => busy,
-                Err(NotChosen::OwnerUnavailable(_)) => return Err(self.nobody(Rejection::owner_unavailable())),
+                Err(NotChosen::OwnerUnavailable(_)) => return Err(self.owner_unavailable()),
                 Err(NotChosen::Nobody(trouble)) => return Err(self.exhausted(&trouble)),
             };
             let waits_for_own = busy.is_for_own && matches!(affinity, Affinity::Sticky { .. });
@@ -47,13 +51,47 @@ impl Search<'_> {
         }
     }
 
+    /// When a wait for a slot ends: after the setting's time, or when the client would give up waiting for the answer.
+    fn give_up_at(&self) -> Instant {
+        let queue_timeout_ms = self.plane.state.settings.load().routing.queue_timeout_ms;
+        let by_setting = Instant::now() + Duration::from_millis(u64::from(queue_timeout_ms));
+        self.asked.answer_by.map_or(by_setting, |answer_by| answer_by.min(by_setting))
+    }
+
+    /// Leases the account that alone can read what the request holds, if it can serve before a wait for a slot ends.
+    pub(super) async fn wait_for_owner(
+        &mut self,
+        downstream: &mut Downstream<'_>,
+        owner: AccountId,
+    ) -> Result<Option<Lease>, Stop> {
+        let (give_up_at, affinity) = (self.give_up_at(), Affinity::Owner(owner));
+        while Instant::now() < give_up_at {
+            // Earlier legs say nothing about a moment to come.
+            match selection::lease(self.plane, self.asked.request, &[], affinity, clock::now()) {
+                Ok((_, lease)) => return Ok(Some(lease)),
+                Err(NotChosen::OwnerUnavailable(OwnerUnavailable { reason, .. })) => {
+                    let Some(able_at) = reason.and_then(ends_at) else { return Ok(None) };
+                    let look_at = Instant::now() + able_at.since(clock::now()).min(LOOK_AGAIN);
+                    self.vigil.wait(downstream, look_at.min(give_up_at), std::future::pending::<()>()).await?;
+                }
+                Err(NotChosen::AtCapacity(busy)) => {
+                    if let Some((_, lease)) = self.wait_in_queue(downstream, affinity, busy, give_up_at).await? {
+                        return Ok(Some(lease));
+                    }
+                }
+                Err(NotChosen::Nobody(_)) => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
     /// What ties the exchange to an account.
     fn affinity(&self, has_waited: bool) -> Affinity {
-        if let Some(owner) = self.request.owner {
+        if let Some(owner) = self.asked.request.owner {
             return Affinity::Owner(owner);
         }
-        let sticky = self.again.or_else(|| self.plane.sticky_sessions.find(&self.conversation));
-        match (self.conversation.seed(), sticky) {
+        let sticky = self.again.or_else(|| self.plane.sticky_sessions.find(&self.asked.conversation));
+        match (self.asked.conversation.seed(), sticky) {
             (Some(key), Some(account)) => Affinity::Sticky { key, account, has_waited },
             (Some(key), None) => Affinity::New { key },
             (None, Some(account)) => Affinity::Sticky { key: [0; 16], account, has_waited },
@@ -62,8 +100,7 @@ impl Search<'_> {
     }
 
     fn lease_now(&mut self, affinity: Affinity) -> Result<(Why, Lease), NotChosen> {
-        let model = self.request.model.as_deref();
-        let leased = selection::lease(&self.plane.state, model, &self.excluded, affinity, clock::now())?;
+        let leased = selection::lease(self.plane, self.asked.request, &self.excluded, affinity, clock::now())?;
         self.again = None;
         Ok((leased.0.why, leased.1))
     }
@@ -81,7 +118,7 @@ impl Search<'_> {
         let wants = Box::new(move |pooled: &codex_lb_shared::pool::PooledAccount| {
             busy.eligible.contains(&pooled.account.id) && is_fit(pooled, clock::now())
         });
-        let Some(mut place) = queue.enter(self.caller_scope, wants) else {
+        let Some(mut place) = queue.enter(self.asked.caller_scope, wants) else {
             return Err(self.nobody(Rejection::pool_busy()));
         };
         // A slot that was freed between the choice and the queue is told to nobody.
@@ -105,17 +142,44 @@ impl Search<'_> {
         Ok(None)
     }
 
+    /// Codex sends its whole history, which any account can take, once it is told that its last response is unknown.
+    fn owner_unavailable(&mut self) -> Stop {
+        let Asked { dialect, request, .. } = &self.asked;
+        let can_start_over = *dialect == Dialect::Native && request.previous_response_id.is_some();
+        let rejection =
+            if can_start_over { Rejection::previous_response_not_found() } else { Rejection::owner_unavailable() };
+        self.nobody(rejection)
+    }
+
     fn exhausted(&mut self, trouble: &PoolTrouble) -> Stop {
         self.nobody(Rejection::pool_exhausted(trouble, clock::now()))
     }
 
-    /// What the caller gets when nobody is left. A limit says when to come back, which helps more than what the last
-    /// account happened to say.
+    /// What the caller gets when nobody is left. What says when to come back helps more than what the last account
+    /// happened to say.
     fn nobody(&mut self, rejection: Rejection) -> Stop {
-        match self.last_failure.take().filter(|_| rejection.resets_at.is_none()) {
+        let says_when = rejection.resets_at.is_some()
+            || (self.asked.dialect == Dialect::Native && rejection.as_rate_limit().is_some());
+        match self.last_failure.take().filter(|_| !says_when) {
             Some(failure) => failure,
             None => rejection.into(),
         }
+    }
+}
+
+/// When an account that cannot serve may be able to again by itself, if that is known.
+const fn ends_at(reason: Ineligible) -> Option<Timestamp> {
+    match reason {
+        Ineligible::Limited(until) => until,
+        Ineligible::ModelLimited(until) | Ineligible::CoolingDown(until) => Some(until),
+        Ineligible::OutOfScope
+        | Ineligible::NotTheSingleAccount
+        | Ineligible::Paused
+        | Ineligible::ReauthRequired
+        | Ineligible::Deactivated
+        | Ineligible::ModelNotOffered
+        | Ineligible::TierNotOffered
+        | Ineligible::Excluded => None,
     }
 }
 

@@ -7,8 +7,7 @@ use bytes::Bytes;
 use codex_lb_decide::selection::Why;
 use codex_lb_decide::verdict::{self, AccountEffect, Next, Seen, Tried, Verdict, judge};
 use codex_lb_shared::account_tokens::Freshness;
-use codex_lb_shared::clock::{self, Timestamp};
-use codex_lb_shared::domain::account::{AccountState, AccountStatus};
+use codex_lb_shared::clock;
 use codex_lb_shared::ids::AccountId;
 use codex_lb_shared::kind::Kind;
 use codex_lb_shared::pool::{Lease, PooledAccount};
@@ -19,16 +18,16 @@ use tokio::time::Instant;
 
 use super::answering::Answering;
 use super::refusal::UpstreamRefusal;
-use super::{BYTES_PER_TOKEN, Stop, answer_head};
-use crate::affinity::{Conversation, TURN_STATE_HEADER};
+use super::{Asked, BYTES_PER_TOKEN, Stop, answer_head};
+use crate::account_effects::JudgedLeg;
+use crate::affinity::TURN_STATE_HEADER;
 use crate::attempt::{FirstAnswer, Patience, Started, first_answer};
 use crate::leg::{Leg, LegOrder};
 use crate::rejection::Rejection;
 use crate::relay::{Downstream, Meter, Vigil};
-use crate::route::Dialect;
 use crate::serve::DataPlane;
 use crate::settlement::OpenExchange;
-use crate::translate::{AnswerShape, PreparedRequest, without_encrypted_items};
+use crate::translate::{AnswerShape, has_compaction, without_encrypted_items};
 
 /// Most tokens that a body's size is taken for.
 const INPUT_TOKENS_ESTIMATE_MAX: u64 = 64_000;
@@ -39,9 +38,7 @@ const REFRESH_WAIT_MAX: Duration = Duration::from_secs(35);
 /// Where an exchange's search for an answer stands.
 pub(super) struct Search<'a> {
     pub(super) plane: &'a DataPlane,
-    pub(super) request: &'a PreparedRequest,
-    pub(super) caller_scope: &'a str,
-    pub(super) conversation: Conversation,
+    pub(super) asked: Asked<'a>,
     /// What goes upstream; the request's body unless something had to be dropped.
     body: Bytes,
     /// Keeps the client alive while it waits, and holds what the head of its answer will say.
@@ -49,6 +46,10 @@ pub(super) struct Search<'a> {
     pub(super) excluded: Vec<AccountId>,
     /// The account that the next leg is to use, if the last verdict said so.
     pub(super) again: Option<AccountId>,
+    /// The right to use the account that the next leg is to use, if there was a wait for it.
+    pub(super) waited_for: Option<Lease>,
+    /// Where the conversation was when the exchange began, until there was a wait for that account.
+    home: Option<AccountId>,
     tried: Tried,
     /// What the caller gets if nobody is left.
     pub(super) last_failure: Option<Stop>,
@@ -60,27 +61,25 @@ pub(super) async fn find_answer(
     plane: &DataPlane,
     downstream: &mut Downstream<'_>,
     open: &mut OpenExchange,
-    dialect: Dialect,
-    request: &PreparedRequest,
-    caller_scope: &str,
-    conversation: Conversation,
+    asked: Asked<'_>,
 ) -> Result<Answering, Stop> {
     let (began, config) = (Instant::now(), &plane.state.config.upstream);
+    let request = asked.request;
     let mut search = Search {
         plane,
-        request,
-        conversation,
-        caller_scope,
         body: request.body.clone(),
         vigil: Vigil {
             status_hold_until: request.answer.is_stream().then(|| began + config.status_hold),
             interval: config.keep_alive_interval,
-            dialect,
+            dialect: asked.dialect,
             head: answer_head(request),
             told_at: began,
         },
         excluded: Vec::new(),
         again: None,
+        waited_for: None,
+        home: plane.sticky_sessions.find(&asked.conversation),
+        asked,
         tried: Tried::default(),
         last_failure: None,
         began,
@@ -88,22 +87,21 @@ pub(super) async fn find_answer(
     loop {
         let (why, lease) = search.choose(downstream).await?;
         let account = Arc::clone(lease.account());
-        let leg_began_at = clock::now();
+        let judged = JudgedLeg { account: Arc::clone(&account), model: request.model.clone(), began_at: clock::now() };
         let mut leg = search.start_leg(downstream, open, &account)?;
         let patience = search.patience();
         let first = first_answer(&mut leg, downstream, &mut search.vigil, patience).await?;
 
         let now = clock::now();
-        let verdict = match seen(&first) {
-            None => None,
-            Some(seen) => Some(judge(seen, search.tried, now)),
-        };
+        if let Some((model, named_limit)) = request.model.as_deref().zip(first.active_limit()) {
+            plane.model_notes.note_limit(model, named_limit);
+        }
+        let verdict = seen(&first).map(|seen| judge(seen, search.tried, now));
         plane.state.metrics.leg_ended(outcome(&first, verdict.as_ref()));
         let Some(verdict) = verdict else {
-            account.live.note_success(now);
-            return Ok(search.begin(open, leg, lease, why, first));
+            return Ok(search.begin(open, (leg, lease, Some(judged)), why, first));
         };
-        affect(plane, &account, &verdict, leg_began_at, now);
+        judged.suffer(plane, &verdict.account, now);
         search.note_failure(open, &first, &verdict);
         let gives_up = search.began.elapsed() >= plane.state.config.upstream.failover_deadline;
         match if gives_up { Next::PassOn } else { verdict.next } {
@@ -113,7 +111,7 @@ pub(super) async fn find_answer(
             {
                 open.trail.error_code = search.failed_code();
                 open.trail.error_kind = Some(Kind::Upstream);
-                return Ok(search.begin(open, leg, lease, why, first));
+                return Ok(search.begin(open, (leg, lease, None), why, first));
             }
             Next::PassOn => return Err(search.last_failure.unwrap_or_else(|| Rejection::upstream_failed().into())),
             Next::NextAccount => search.exclude(account.account.id),
@@ -134,7 +132,7 @@ impl Search<'_> {
         open: &mut OpenExchange,
         account: &Arc<PooledAccount>,
     ) -> Result<Leg, Stop> {
-        let meter = self.request.answer.is_of_model().then(Arc::<Mutex<Meter>>::default);
+        let meter = self.asked.request.answer.is_of_model().then(Arc::<Mutex<Meter>>::default);
         if let Some(meter) = &meter {
             let input_tokens_estimate = (self.body.len() as u64 / BYTES_PER_TOKEN).min(INPUT_TOKENS_ESTIMATE_MAX);
             open.watch(Arc::clone(meter), input_tokens_estimate);
@@ -146,8 +144,8 @@ impl Search<'_> {
             account: Arc::clone(account),
             peer: origin.peer().ok_or_else(Rejection::upstream_failed)?,
             authority: origin.authority(),
-            path: origin.path(&self.request.head.path),
-            head: self.request.head.clone(),
+            path: origin.path(&self.asked.request.head.path),
+            head: self.asked.request.head.clone(),
             body_bytes: self.body.len(),
             exchange_id: open.trail.id,
             meter,
@@ -161,12 +159,19 @@ impl Search<'_> {
         Patience {
             first_byte: config.first_byte_timeout,
             idle: config.idle_timeout,
-            awaits_event: self.request.answer.is_of_model(),
+            awaits_event: self.asked.request.answer.is_of_model(),
         }
     }
 
-    /// The leg answers: its account is the conversation's from now on.
-    fn begin(self, open: &mut OpenExchange, leg: Leg, lease: Lease, why: Why, first: FirstAnswer) -> Answering {
+    /// The leg answers: its account is the conversation's from now on. How the answer ends is still to be judged, unless
+    /// it began with its end.
+    fn begin(
+        self,
+        open: &mut OpenExchange,
+        (leg, lease, judged): (Leg, Lease, Option<JudgedLeg>),
+        why: Why,
+        first: FirstAnswer,
+    ) -> Answering {
         let started = match first {
             FirstAnswer::Started(started) => started,
             FirstAnswer::FailedEvent(failed) => failed.started,
@@ -179,12 +184,12 @@ impl Search<'_> {
         let turn_state = started.headers.get(TURN_STATE_HEADER).map(http::HeaderValue::as_bytes);
         // Who only helped out once does not take the conversation over.
         if why != Why::Overflow {
-            let conversation = self.conversation.with_turn_state(turn_state);
+            let conversation = self.asked.conversation.clone().with_turn_state(turn_state);
             self.plane.sticky_sessions.remember(&conversation, lease.account().account.id, clock::now());
         }
         open.trail.upstream_status = Some(started.status);
         open.trail.first_byte_at = started.head_at;
-        Answering::new(leg, lease, started, self.vigil.head, self.request)
+        Answering::new((leg, lease, judged), started, self.vigil.head, &self.asked)
     }
 
     /// What the last failure called itself, for the request log.
@@ -256,6 +261,14 @@ impl Search<'_> {
                 }
             }
             Next::SameAccountWithoutEncryptedContent => {
+                // A compaction stands for all that came before it, so its owner is worth a wait.
+                let owner = self.home.take().filter(|owner| *owner != id && has_compaction(&self.body));
+                if let Some(owner) = owner
+                    && let Some(lease) = self.wait_for_owner(downstream, owner).await?
+                {
+                    self.waited_for = Some(lease);
+                    return Ok(());
+                }
                 self.tried.without_encrypted_content = true;
                 let Some((body, dropped)) = without_encrypted_items(&self.body) else {
                     self.exclude(id);
@@ -317,21 +330,5 @@ const fn outcome(first: &FirstAnswer, verdict: Option<&Verdict>) -> &'static str
         (FirstAnswer::TimedOut, Some(_)) => "timed_out",
         (FirstAnswer::EndedEarly, Some(_)) => "cut",
         (FirstAnswer::Refused(_) | FirstAnswer::FailedEvent(_) | FirstAnswer::Started(_), Some(_)) => "refused",
-    }
-}
-
-/// Does to the account what the verdict says.
-fn affect(plane: &DataPlane, account: &Arc<PooledAccount>, verdict: &Verdict, leg_began_at: Timestamp, now: Timestamp) {
-    let apply = |state, reason: &str, until| {
-        plane.state.pool.apply_status(account, AccountStatus { state, reason: Some(reason.to_owned()), until });
-    };
-    match &verdict.account {
-        AccountEffect::None | AccountEffect::ModelUnsupported => {}
-        AccountEffect::Failure => account.live.note_failure(leg_began_at, now, verdict::back_off),
-        AccountEffect::RateLimited(until) => apply(AccountState::RateLimited, "upstream limits its rate", Some(*until)),
-        AccountEffect::QuotaExceeded(until) => {
-            apply(AccountState::QuotaExceeded, "an upstream window is used up", Some(*until));
-        }
-        AccountEffect::Deactivated(code) => apply(AccountState::Deactivated, code, None),
     }
 }

@@ -5,14 +5,17 @@
 use std::borrow::Cow;
 use std::time::Instant;
 
+use bytes::Bytes;
 use codex_lb_shared::clock;
-use codex_lb_shared::domain::upstream_window::AccountUsage;
 use codex_lb_shared::domain::usage::{MeteredUsage, TokenUsage};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::events::{Event, EventSplitter};
-use crate::usage_report;
+use crate::usage_report::{self, UsageReport};
+
+/// Longest failure event that is kept; a longer one says nothing about its account.
+const FAILURE_BYTES_MAX: usize = 256 * 1024;
 
 /// How a stream ended, by its own word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +34,19 @@ pub(crate) struct Meter {
     splitter: EventSplitter,
     is_lost: bool,
     deltas: u64,
-    usage: Option<TokenUsage>,
-    terminal: Option<Terminal>,
+    end: End,
     first_token_at: Option<Instant>,
     bytes: u64,
-    reported_usage: Option<AccountUsage>,
+    usage_report: Option<UsageReport>,
+}
+
+/// What the terminal event told.
+#[derive(Debug, Default)]
+struct End {
+    terminal: Option<Terminal>,
+    usage: Option<TokenUsage>,
+    response_id: Option<String>,
+    failure: Option<Bytes>,
 }
 
 /// An end is an end whatever its usage looks like, so that is read apart.
@@ -47,9 +58,13 @@ struct TerminalEvent<'a> {
     response: Option<&'a RawValue>,
 }
 
+/// Each member is read apart, too.
 #[derive(Deserialize)]
-struct TerminalResponse {
-    usage: Option<UsageObject>,
+struct TerminalResponse<'a> {
+    #[serde(borrow, default)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    usage: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -77,30 +92,40 @@ impl Meter {
         if self.is_lost {
             return;
         }
-        let Self { splitter, deltas, usage, terminal, first_token_at, reported_usage, .. } = self;
+        let Self { splitter, deltas, first_token_at, usage_report, end, .. } = self;
         let read = splitter.push(bytes, |event| match event.kind() {
             kind if kind.ends_with(".delta") => {
                 *deltas += 1;
                 first_token_at.get_or_insert(now);
             }
             "response.completed" | "response.incomplete" | "response.failed" | "response.done" | "error" => {
-                read_terminal(event, usage, terminal);
+                end.read(event);
             }
-            "codex.rate_limits" => *reported_usage = usage_report::in_event(&event.data(), clock::now()),
+            "codex.rate_limits" => *usage_report = usage_report::in_event(&event.data(), clock::now()),
             _ => {}
         });
         // The relay ends such a stream; what was counted until here still stands.
         self.is_lost = read.is_err();
     }
 
-    /// What the stream told about the account's windows since the last time this was asked.
-    pub(crate) const fn take_reported_usage(&mut self) -> Option<AccountUsage> {
-        self.reported_usage.take()
+    /// What the stream told about its account's limits since the last time this was asked.
+    pub(crate) const fn take_usage_report(&mut self) -> Option<UsageReport> {
+        self.usage_report.take()
     }
 
     /// How the stream ended, once it told.
     pub(crate) const fn terminal(&self) -> Option<Terminal> {
-        self.terminal
+        self.end.terminal
+    }
+
+    /// The event by which the stream said that it failed, if it did.
+    pub(crate) const fn failure(&self) -> Option<&Bytes> {
+        self.end.failure.as_ref()
+    }
+
+    /// The id of the response that ended, if it has one.
+    pub(crate) fn response_id(&self) -> Option<&str> {
+        self.end.response_id.as_deref()
     }
 
     /// When the first token passed.
@@ -110,10 +135,10 @@ impl Meter {
 
     /// What was used so far. `input_tokens_estimate` stands in for what upstream did not tell.
     pub(crate) fn usage(&self, input_tokens_estimate: u64) -> MeteredUsage {
-        match self.usage {
+        match self.end.usage {
             Some(usage) => MeteredUsage::Exact(usage),
             // A failure before any token, told by upstream itself, used nothing that we know of.
-            None if self.terminal == Some(Terminal::Failed) && self.deltas == 0 => MeteredUsage::None,
+            None if self.end.terminal == Some(Terminal::Failed) && self.deltas == 0 => MeteredUsage::None,
             None if self.bytes == 0 => MeteredUsage::None,
             // Each delta is a token at least; upstream sends them one by one.
             None => MeteredUsage::AtLeast(TokenUsage {
@@ -126,18 +151,26 @@ impl Meter {
     }
 }
 
-fn read_terminal(event: Event<'_>, usage: &mut Option<TokenUsage>, terminal: &mut Option<Terminal>) {
-    let data = event.data();
-    let Ok(parsed) = serde_json::from_slice::<TerminalEvent<'_>>(&data) else { return };
-    *terminal = Some(match parsed.kind.as_ref() {
-        "response.completed" | "response.done" => Terminal::Completed,
-        "response.incomplete" => Terminal::Incomplete,
-        "response.failed" | "error" => Terminal::Failed,
-        _ => return,
-    });
-    let response = parsed.response.and_then(|raw| serde_json::from_str::<TerminalResponse>(raw.get()).ok());
-    if let Some(told) = response.and_then(|response| response.usage).and_then(UsageObject::tokens) {
-        *usage = Some(told);
+impl End {
+    fn read(&mut self, event: Event<'_>) {
+        let data = event.data();
+        let Ok(parsed) = serde_json::from_slice::<TerminalEvent<'_>>(&data) else { return };
+        let terminal = match parsed.kind.as_ref() {
+            "response.completed" | "response.done" => Terminal::Completed,
+            "response.incomplete" => Terminal::Incomplete,
+            "response.failed" | "error" => Terminal::Failed,
+            _ => return,
+        };
+        self.terminal = Some(terminal);
+        if terminal == Terminal::Failed && data.len() <= FAILURE_BYTES_MAX {
+            self.failure = Some(Bytes::copy_from_slice(&data));
+        }
+        let response = parsed.response.and_then(|raw| serde_json::from_str::<TerminalResponse<'_>>(raw.get()).ok());
+        let Some(TerminalResponse { id, usage }) = response else { return };
+        if let Some(told) = usage.and_then(|raw| serde_json::from_str::<UsageObject>(raw.get()).ok()?.tokens()) {
+            self.usage = Some(told);
+        }
+        self.response_id = id.and_then(|raw| serde_json::from_str(raw.get()).ok());
     }
 }
 
@@ -194,10 +227,12 @@ mod tests {
             ("{}", None),
         ];
         for (usage, expected) in cases {
-            let meter =
-                meter(&format!("data: {{\"type\":\"response.completed\",\"response\":{{\"usage\":{usage}}}}}\n\n"));
+            let meter = meter(&format!(
+                "data: {{\"type\":\"response.completed\",\"response\":{{\"id\":\"r\",\"usage\":{usage}}}}}\n\n"
+            ));
             assert_eq!(meter.terminal(), Some(Terminal::Completed), "{usage}");
-            let told = meter.usage.map(|usage| (usage.input, usage.output));
+            assert_eq!(meter.response_id(), Some("r"), "{usage}");
+            let told = meter.end.usage.map(|usage| (usage.input, usage.output));
             assert_eq!(told, expected, "{usage}");
         }
     }
@@ -223,5 +258,6 @@ mod tests {
         let failed = r#"{"type":"response.failed","response":{"error":{"code":"server_error"}}}"#;
         let meter = meter(&format!("event: response.failed\ndata: {failed}\n\n"));
         assert_eq!((meter.terminal(), meter.usage(9)), (Some(Terminal::Failed), MeteredUsage::None));
+        assert_eq!((meter.failure().unwrap(), meter.response_id()), (&Bytes::from(failed), None));
     }
 }

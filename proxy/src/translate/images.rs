@@ -66,6 +66,7 @@ pub(super) fn prepare(
         tier: None,
         ignored_params: order.ignored_params(),
         prompt_cache_key: None,
+        previous_response_id: None,
         named_by: None,
         owner: None,
     })

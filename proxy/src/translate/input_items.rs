@@ -147,6 +147,14 @@ pub(crate) fn without_encrypted_items(body: &bytes::Bytes) -> Option<(bytes::Byt
     (dropped > 0).then(|| (object.patched(&[("input", patch)]), dropped))
 }
 
+/// Whether the body holds a compaction, which stands for a part of the conversation that is nowhere else.
+pub(crate) fn has_compaction(body: &bytes::Bytes) -> bool {
+    let Ok(object) = JsonObject::parse(body.clone()) else { return false };
+    let items = object.raw("input").and_then(|raw| serde_json::from_str::<Vec<ItemHead<'_>>>(raw).ok());
+    let is_compaction = |head: &ItemHead<'_>| matches!(head.kind.as_deref(), Some("compaction" | "compaction_summary"));
+    items.unwrap_or_default().iter().any(is_compaction)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,5 +222,6 @@ mod tests {
         let expected = json!({"model": "m", "input": [body["input"][1], body["input"][3]]});
         assert_eq!(serde_json::from_slice::<Value>(&stripped).unwrap(), expected);
         assert_eq!(without_encrypted_items(&stripped), None);
+        assert!(has_compaction(&Bytes::from(body.to_string())) && !has_compaction(&stripped));
     }
 }

@@ -92,6 +92,7 @@ pub(super) fn prepare(
         tier,
         ignored_params,
         prompt_cache_key: Some(prompt_cache_key),
+        previous_response_id: None,
         named_by: None,
         owner: None,
     })

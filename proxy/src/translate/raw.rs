@@ -97,6 +97,7 @@ fn raw(
         tier: None,
         ignored_params: Vec::new(),
         prompt_cache_key: None,
+        previous_response_id: None,
         named_by: None,
         owner: None,
     }

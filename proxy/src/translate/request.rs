@@ -52,6 +52,8 @@ pub(crate) struct PreparedRequest {
     pub(crate) ignored_params: Vec<String>,
     /// The key under which upstream caches the prompt.
     pub(crate) prompt_cache_key: Option<String>,
+    /// The response that the request goes on from, if upstream is to look it up.
+    pub(crate) previous_response_id: Option<String>,
     /// The header that names the conversation, if the client sends none like it.
     pub(crate) named_by: Option<(HeaderName, HeaderValue)>,
     /// The only account that can serve it: what the request refers to is known to nobody else.
@@ -197,6 +199,7 @@ fn prepare_native(object: &JsonObject) -> Result<PreparedRequest, Rejection> {
         tier: object.get("service_tier", "a string")?,
         ignored_params: Vec::new(),
         prompt_cache_key: object.get("prompt_cache_key", "a string")?,
+        previous_response_id: object.get("previous_response_id", "a string")?,
         named_by: None,
         owner: None,
     })

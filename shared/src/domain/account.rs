@@ -182,6 +182,31 @@ impl RoutingPolicy {
     }
 }
 
+/// A limit of single models that is used up on one account; it holds back nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedCooldown {
+    /// Which limit, in the one spelling that the data plane made of upstream's several.
+    pub named_limit: String,
+    /// When it resets.
+    pub until: Timestamp,
+}
+
+/// Whether an account can pay for what exceeds its windows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Credits {
+    /// It has bought credits left.
+    pub has_credits: bool,
+    /// It pays without a bound.
+    pub is_unlimited: bool,
+}
+
+impl Credits {
+    /// Whether upstream goes on serving when a window is used up.
+    pub const fn can_pay(self) -> bool {
+        self.has_credits || self.is_unlimited
+    }
+}
+
 /// Who the account is to upstream. Unique in the pool: the same person in two workspaces is two accounts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UpstreamIdentity {

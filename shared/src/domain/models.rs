@@ -1,5 +1,7 @@
 //! The model catalog: what upstream offers, kept as upstream wrote it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -12,6 +14,9 @@ pub struct CatalogModel {
     pub slug: String,
     /// Plans whose accounts offer it.
     pub plans: Vec<Plan>,
+    /// Plans whose accounts offer each service tier for it, by the tier's id; tiers that no plan was shown are absent.
+    #[serde(default)]
+    pub tier_plans: BTreeMap<String, Vec<Plan>>,
     /// Upstream's entry with all its keys, because Codex parses the list strictly and every release adds some.
     pub entry: Value,
 }
@@ -28,10 +33,16 @@ impl ModelCatalog {
     pub fn merge_plan(&mut self, plan: Plan, entries: Vec<Value>) {
         for entry in entries {
             let Some(slug) = entry.get("slug").and_then(Value::as_str).map(str::to_owned) else { continue };
-            match self.models.iter_mut().find(|model| model.slug == slug) {
-                Some(known) if known.plans.contains(&plan) => {}
-                Some(known) => known.plans.push(plan),
-                None => self.models.push(CatalogModel { slug, plans: vec![plan], entry }),
+            let tiers = tiers(&entry);
+            let index = self.models.iter().position(|model| model.slug == slug).unwrap_or_else(|| {
+                let (plans, tier_plans) = (Vec::new(), BTreeMap::new());
+                self.models.push(CatalogModel { slug, plans, tier_plans, entry });
+                self.models.len() - 1
+            });
+            let model = &mut self.models[index];
+            add(&mut model.plans, plan);
+            for tier in tiers {
+                add(model.tier_plans.entry(tier).or_default(), plan);
             }
         }
     }
@@ -40,12 +51,18 @@ impl ModelCatalog {
     pub fn find(&self, slug: &str) -> Option<&CatalogModel> {
         self.models.iter().find(|model| model.slug == slug)
     }
+}
 
-    /// Whether an account of `plan` may be asked for `slug`. A model the catalog does not know is left to upstream,
-    /// which alone can say: the catalog may be older than the model.
-    pub fn plan_offers(&self, plan: Plan, slug: &str) -> bool {
-        self.find(slug).is_none_or(|model| model.plans.contains(&plan))
+fn add(plans: &mut Vec<Plan>, plan: Plan) {
+    if !plans.contains(&plan) {
+        plans.push(plan);
     }
+}
+
+/// The service tiers that an entry names.
+fn tiers(entry: &Value) -> Vec<String> {
+    let tiers = entry.get("service_tiers").and_then(Value::as_array).into_iter().flatten();
+    tiers.filter_map(|tier| tier.get("id").and_then(Value::as_str)).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -61,8 +78,21 @@ mod tests {
         let slugs: Vec<_> = catalog.models.iter().map(|model| model.slug.as_str()).collect();
         assert_eq!(slugs, ["a", "b", "c"]);
         assert_eq!(catalog.models[0].entry["x"], 1);
-        assert!(catalog.plan_offers(Plan::Pro, "a") && catalog.plan_offers(Plan::Plus, "a"));
-        assert!(!catalog.plan_offers(Plan::Pro, "b"));
-        assert!(catalog.plan_offers(Plan::Free, "newer-than-the-catalog"));
+        assert_eq!(catalog.models[0].plans, [Plan::Plus, Plan::Pro]);
+        assert_eq!(catalog.find("b").map(|model| &model.plans[..]), Some(&[Plan::Plus][..]));
+        assert_eq!(catalog.find("newer-than-the-catalog"), None);
+    }
+
+    #[test]
+    fn the_catalog_knows_which_plans_offer_a_tier() {
+        let mut catalog = ModelCatalog::default();
+        let entry = |tiers: Value| vec![json!({"slug": "a", "service_tiers": tiers})];
+        catalog.merge_plan(Plan::Free, entry(json!([])));
+        catalog.merge_plan(Plan::Plus, entry(json!([{"id": "priority", "name": "Fast"}])));
+        catalog.merge_plan(Plan::Pro, entry(json!([{"id": "priority"}, {"id": "flex"}, {"name": "no id"}])));
+        let tier_plans = &catalog.models[0].tier_plans;
+        assert_eq!(tier_plans["priority"], [Plan::Plus, Plan::Pro]);
+        assert_eq!(tier_plans["flex"], [Plan::Pro]);
+        assert_eq!(tier_plans.len(), 2);
     }
 }

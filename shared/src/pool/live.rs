@@ -8,9 +8,12 @@ use parking_lot::Mutex;
 
 use super::PooledAccount;
 use crate::clock::{self, Timestamp};
-use crate::domain::account::{AccountState, AccountStatus};
+use crate::domain::account::{AccountState, AccountStatus, Credits, NamedCooldown};
 use crate::domain::health::HealthFacts;
 use crate::domain::upstream_window::AccountUsage;
+
+/// Limits of single models that are remembered of one account; upstream has a handful.
+const NAMED_COOLDOWNS_MAX: usize = 32;
 
 /// What changes with every reply of one account.
 #[derive(Default)]
@@ -23,9 +26,11 @@ pub struct AccountLive {
 struct Known {
     status: AccountStatus,
     usage: Option<AccountUsage>,
+    credits: Credits,
     failures_in_a_row: u32,
     failure_counted_at: Option<Timestamp>,
     cooling_until: Option<Timestamp>,
+    named_cooldowns: Vec<NamedCooldown>,
     health: HealthFacts,
 }
 
@@ -34,16 +39,18 @@ impl Default for Known {
         Self {
             status: AccountStatus::ACTIVE,
             usage: None,
+            credits: Credits::default(),
             failures_in_a_row: 0,
             failure_counted_at: None,
             cooling_until: None,
+            named_cooldowns: Vec::new(),
             health: HealthFacts::default(),
         }
     }
 }
 
 /// The live state at one moment, as plain data.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LiveView {
     /// State, with ended states already counted as over.
     pub state: AccountState,
@@ -51,8 +58,12 @@ pub struct LiveView {
     pub state_until: Option<Timestamp>,
     /// End of a cooldown after failures.
     pub cooling_until: Option<Timestamp>,
+    /// Limits of single models that are used up; empty for nearly every account.
+    pub named_cooldowns: Vec<NamedCooldown>,
     /// Upstream windows as last observed.
     pub usage: Option<AccountUsage>,
+    /// Whether it can pay for what exceeds its windows, as last reported.
+    pub credits: Credits,
     /// Exchanges running in this process.
     pub in_flight: u32,
     /// Number of the last choice; smaller is longer ago.
@@ -69,7 +80,9 @@ impl AccountLive {
             state: known.status.state_at(now),
             state_until: known.status.until,
             cooling_until: known.cooling_until,
+            named_cooldowns: known.named_cooldowns.clone(),
             usage: known.usage,
+            credits: known.credits,
             in_flight: self.in_flight.load(Ordering::Relaxed),
             last_chosen: self.last_chosen.load(Ordering::Relaxed),
             health: known.health,
@@ -107,6 +120,20 @@ impl AccountLive {
         is_news
     }
 
+    /// Takes note of what upstream reported about bought credits.
+    pub fn observe_credits(&self, credits: Credits) {
+        self.known.lock().credits = credits;
+    }
+
+    /// One limit that meters single models is used up until then; the account serves all others.
+    pub fn cool_named_limit(&self, named_limit: String, until: Timestamp, now: Timestamp) {
+        let cooldowns = &mut self.known.lock().named_cooldowns;
+        cooldowns.retain(|cooldown| cooldown.named_limit != named_limit && now < cooldown.until);
+        if cooldowns.len() < NAMED_COOLDOWNS_MAX {
+            cooldowns.push(NamedCooldown { named_limit, until });
+        }
+    }
+
     /// Counts one more failure of a leg that began at `leg_began_at`; `back_off` says how long so many in a row make
     /// the account sit out. Legs that ran side by side fail together when one connection breaks: they count once.
     pub fn note_failure(
@@ -132,6 +159,7 @@ impl AccountLive {
         let mut known = self.known.lock();
         known.failures_in_a_row = 0;
         known.cooling_until = None;
+        known.named_cooldowns.clear();
     }
 
     /// A good answer: earlier failures no longer count.
@@ -204,6 +232,27 @@ mod tests {
         assert!(live.observe_usage(at(5)));
         assert!(!live.observe_usage(at(4)));
         assert_eq!(live.view(NOW).usage, Some(at(5)));
+    }
+
+    #[test]
+    fn a_limit_of_single_models_is_kept_once_and_forgotten_when_it_ended() {
+        let live = AccountLive::default();
+        let at = Timestamp::from_unix_ms;
+        let names = || -> Vec<String> {
+            live.view(NOW).named_cooldowns.into_iter().map(|cooldown| cooldown.named_limit).collect()
+        };
+        live.cool_named_limit("a".to_owned(), at(2_000), NOW);
+        live.cool_named_limit("b".to_owned(), at(3_000), NOW);
+        live.cool_named_limit("a".to_owned(), at(4_000), NOW);
+        assert_eq!(names(), ["b", "a"]);
+        live.cool_named_limit("c".to_owned(), at(9_000), at(3_000));
+        assert_eq!(names(), ["a", "c"]);
+        for index in 0..NAMED_COOLDOWNS_MAX {
+            live.cool_named_limit(format!("more {index}"), at(9_000), NOW);
+        }
+        assert_eq!(names().len(), NAMED_COOLDOWNS_MAX);
+        live.forget_failures();
+        assert_eq!(names(), [""; 0]);
     }
 
     #[test]

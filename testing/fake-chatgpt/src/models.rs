@@ -6,6 +6,11 @@ use sha2::{Digest as _, Sha256};
 /// The slugs that every plan offers unless a test says otherwise.
 pub const DEFAULT_MODELS: [&str; 5] = ["gpt-5.5", "gpt-5.4", "gpt-5.4-mini", "gpt-5.3-codex", "gpt-5.6-sol"];
 
+/// The limit of its own that meters a model, if it has one.
+pub(crate) fn named_limit(slug: &str) -> Option<&'static str> {
+    (slug == "gpt-5.3-codex-spark").then_some("codex_bengalfox")
+}
+
 /// The answer of `GET codex/models` for these slugs. Unknown ones get the traits of an ordinary model.
 pub(crate) fn catalog(slugs: &[String]) -> Value {
     let models: Vec<_> = slugs.iter().enumerate().map(|(index, slug)| model(slug, index)).collect();

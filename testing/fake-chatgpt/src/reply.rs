@@ -136,6 +136,9 @@ impl Exchange {
             None => headers.insert("x-codex-turn-state", turn_state(account)),
         };
         self.limit_headers(account, &mut headers);
+        if let Some(named_limit) = models::named_limit(model) {
+            headers.insert("x-codex-active-limit", HeaderValue::from_static(named_limit));
+        }
         write_edge_headers(&mut headers);
         headers
     }

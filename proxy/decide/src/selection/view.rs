@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use codex_lb_shared::clock::Timestamp;
-use codex_lb_shared::domain::account::{AccountState, Plan, RoutingPolicy};
+use codex_lb_shared::domain::account::{AccountState, Credits, NamedCooldown, Plan, RoutingPolicy};
 use codex_lb_shared::domain::upstream_window::AccountUsage;
 use codex_lb_shared::ids::AccountId;
 
@@ -62,31 +62,6 @@ impl AccountView {
 /// A percentage that is no number would neither be above nor below any threshold.
 const fn sound_percent(percent: f64) -> f64 {
     if percent.is_nan() { 0.0 } else { percent }
-}
-
-/// A limit of single models that is used up on one account; it holds back nothing else.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamedCooldown {
-    /// Which limit, as [`super::named_limits::canonical`] spells it.
-    pub named_limit: String,
-    /// When it resets.
-    pub until: Timestamp,
-}
-
-/// Whether an account can pay for what exceeds its windows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Credits {
-    /// It has bought credits left.
-    pub has_credits: bool,
-    /// It pays without a bound.
-    pub is_unlimited: bool,
-}
-
-impl Credits {
-    /// Whether upstream goes on serving when a window is used up.
-    pub const fn can_pay(self) -> bool {
-        self.has_credits || self.is_unlimited
-    }
 }
 
 /// What an exchange needs of an account.

@@ -5,7 +5,7 @@ use codex_lb_shared::clock;
 use codex_lb_shared::domain::exchange_record::ExchangeStatus;
 use codex_lb_shared::kind::Kind;
 
-use super::Relay;
+use super::{End, Relay};
 use crate::exchange::refusal::{UpstreamRefusal, pass_on};
 use crate::leg::LegItem;
 use crate::rejection::Rejection;
@@ -34,20 +34,27 @@ impl Relay<'_, '_> {
                     }
                 }
                 Some(LegItem::Head(_)) => {}
-                Some(LegItem::End | LegItem::Failed) => return self.reject(Rejection::stream_incomplete()).await,
-                None => return self.reject(Rejection::upstream_timeout()).await,
+                Some(LegItem::End | LegItem::Failed) => {
+                    self.judge(End::Cut);
+                    return self.reject(Rejection::stream_incomplete()).await;
+                }
+                None => {
+                    self.judge(End::Silent);
+                    return self.reject(Rejection::upstream_timeout()).await;
+                }
             }
         }
         match collected {
             Collected::Done(response) => match in_shape(shape, response) {
                 Ok(body) => {
-                    self.open.close(self.open.status_by_meter()).await;
+                    self.settle().await;
                     self.downstream.answer(200, "application/json", &self.answering.head, body).await
                 }
                 Err(rejection) => self.reject(rejection).await,
             },
             Collected::Failed(event) => {
                 let refusal = UpstreamRefusal::from_event(&event);
+                self.judge(End::Failed);
                 self.open.trail.error_code = refusal.code.clone();
                 self.open.trail.error_kind = Some(Kind::Upstream);
                 self.open.close(ExchangeStatus::Error).await;
@@ -68,10 +75,17 @@ impl Relay<'_, '_> {
                 Some(LegItem::Body(bytes)) => body.extend_from_slice(&bytes),
                 Some(LegItem::Head(_)) => {}
                 Some(LegItem::End) => break,
-                Some(LegItem::Failed) => return self.reject(Rejection::stream_incomplete()).await,
-                None => return self.reject(Rejection::upstream_timeout()).await,
+                Some(LegItem::Failed) => {
+                    self.judge(End::Cut);
+                    return self.reject(Rejection::stream_incomplete()).await;
+                }
+                None => {
+                    self.judge(End::Silent);
+                    return self.reject(Rejection::upstream_timeout()).await;
+                }
             }
         }
+        self.judge(End::Whole);
         self.note_owner(shape, &body);
         self.open.close(ExchangeStatus::Ok).await;
         let (status, content_type) = (self.answering.status, self.answering.content_type.as_deref());

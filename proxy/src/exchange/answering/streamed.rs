@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::Relay;
+use super::{End, Relay};
 use crate::leg::LegItem;
 use crate::rejection::Rejection;
 use crate::relay::{ClientGone, EventSplitter, EventTooLarge};
@@ -60,7 +60,7 @@ impl Relay<'_, '_> {
                         if let Some(rejection) = filter.failure() {
                             self.fail(&rejection).await;
                         } else if self.open.has_terminal() {
-                            self.open.close(self.open.status_by_meter()).await;
+                            self.settle().await;
                         }
                         if !bytes.is_empty() {
                             self.downstream.write(bytes).await?;
@@ -72,12 +72,18 @@ impl Relay<'_, '_> {
                 },
                 Some(LegItem::Head(_)) => continue,
                 Some(LegItem::End | LegItem::Failed) if self.open.has_terminal() => None,
-                Some(LegItem::End | LegItem::Failed) => Some(Rejection::stream_incomplete()),
+                Some(LegItem::End | LegItem::Failed) => {
+                    self.judge(End::Cut);
+                    Some(Rejection::stream_incomplete())
+                }
                 None if self.open.has_terminal() => None,
-                None => Some(Rejection::upstream_timeout()),
+                None => {
+                    self.judge(End::Silent);
+                    Some(Rejection::upstream_timeout())
+                }
             };
             let Some(rejection) = failure else {
-                self.open.close(self.open.status_by_meter()).await;
+                self.settle().await;
                 return self.downstream.end().await;
             };
             self.fail(&rejection).await;
