@@ -330,6 +330,23 @@ impl Rejection {
     }
 }
 
+/// The status of a failure that upstream told by an event, had it told it before its head. The events' names are the
+/// codes of OpenAI's API.
+pub(crate) fn status_of_failure(code: &str) -> u16 {
+    match code {
+        "rate_limit_exceeded" | "usage_limit_reached" | "insufficient_quota" | "usage_not_included" => 429,
+        "server_is_overloaded" | "slow_down" | "overloaded" => 503,
+        "server_error" | "" => 502,
+        _ => 400,
+    }
+}
+
+/// Whether a refusal of upstream's is about the account and no business of the caller's, who would throw its own login
+/// away for a 401. Upstream's edge refuses an account with a page.
+pub(crate) const fn is_about_account(status: u16, is_page: bool) -> bool {
+    matches!(status, 401 | 402) || (status == 403 && is_page)
+}
+
 /// Whole seconds, rounded up, and never "now": a client that comes back at once meets the same limit.
 fn at_least_a_second(span: Duration) -> Duration {
     let seconds = span.as_millis().div_ceil(1_000).max(1);

@@ -5,6 +5,7 @@ use codex_lb_decide::verdict::UpstreamError;
 use serde_json::{Value, json};
 
 use crate::attempt::Refusal;
+use crate::rejection::{is_about_account, status_of_failure};
 use crate::relay::{AnswerHead, ClientGone, Downstream};
 use crate::route::Dialect;
 
@@ -29,8 +30,7 @@ impl UpstreamRefusal {
         if refusal.status < 400 {
             return None;
         }
-        let is_about_account = matches!(refusal.status, 401 | 402) || (refusal.status == 403 && error.is_not_json);
-        if is_about_account {
+        if is_about_account(refusal.status, error.is_not_json) {
             return None;
         }
         let body = (!error.is_not_json).then(|| refusal.body.clone());
@@ -40,13 +40,7 @@ impl UpstreamRefusal {
     /// A failure event as the HTTP error it would have been.
     pub(super) fn from_event(event: &Bytes) -> Self {
         let error = UpstreamError::from_event(event);
-        let status = match error.name() {
-            "rate_limit_exceeded" | "usage_limit_reached" | "insufficient_quota" | "usage_not_included" => 429,
-            "server_is_overloaded" | "slow_down" | "overloaded" => 503,
-            "server_error" | "" => 502,
-            _ => 400,
-        };
-        Self::new(status, &error)
+        Self::new(status_of_failure(error.name()), &error)
     }
 
     /// A refusal that is told as an OpenAI error.
