@@ -74,6 +74,11 @@ impl Conversation {
     }
 }
 
+/// What an item of a caller's response is remembered under.
+pub(crate) fn item_key(caller_scope: &str, item_id: &str) -> [u8; 16] {
+    StickyKey::new(caller_scope, "item_id", item_id.as_bytes(), false).hash
+}
+
 /// What a caller's response is remembered under.
 pub(crate) fn response_key(caller_scope: &str, response_id: &str) -> [u8; 16] {
     StickyKey::new(caller_scope, "response_id", response_id.as_bytes(), false).hash

@@ -24,6 +24,8 @@ mod thread_claims;
 
 mod response_owners;
 
+mod replay_store;
+
 mod model_notes;
 
 mod selection;

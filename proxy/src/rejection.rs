@@ -91,6 +91,16 @@ impl Rejection {
         Self { code: "previous_response_not_found", ..rejection }
     }
 
+    /// An item of `input` stands for one that is not known here.
+    pub(crate) fn item_not_found(index: usize, item_id: &str) -> Self {
+        let item_id: String = item_id.chars().take(100).collect();
+        let message = format!(
+            "Item with id '{item_id}' not found. Items are kept in memory for a while only: send the item itself, or \
+             set `store` to false in the client so that it does."
+        );
+        Self::invalid_request(Some(&format!("input[{index}]")), message)
+    }
+
     /// One answer for unknown, revoked, disabled and expired keys, so that nobody learns which.
     pub(crate) fn invalid_api_key() -> Self {
         let message = "Incorrect API key provided. Use a key that this gateway issued (it starts with `sk-clb-`), as \

@@ -27,7 +27,7 @@ pub use control::{AdminConfig, DashboardConfig, MetricsConfig};
 pub use example::env_example;
 pub use issue::{ConfigErrors, Issue, Source};
 pub use process::{LogConfig, LogFormat, ShutdownConfig};
-pub use proxy::{IntakeConfig, ProxyConfig};
+pub use proxy::{IntakeConfig, ProxyConfig, ReplayConfig};
 pub use upstream::{OauthConfig, UpstreamConfig};
 pub use values::BaseUrl;
 
@@ -62,6 +62,8 @@ pub struct Config {
     pub oauth: OauthConfig,
     /// Section `[intake]`: bounds on request bodies.
     pub intake: IntakeConfig,
+    /// Section `[replay]`: what callers were answered lately.
+    pub replay: ReplayConfig,
     /// Section `[shutdown]`: what happens on SIGTERM.
     pub shutdown: ShutdownConfig,
     /// Section `[log]`: the log.
@@ -121,6 +123,7 @@ impl Config {
         let upstream = UpstreamConfig::read(reader);
         let oauth = OauthConfig::read(reader);
         let intake = IntakeConfig::read(reader);
+        let replay = ReplayConfig::read(reader);
         let shutdown = ShutdownConfig::read(reader);
         let log = LogConfig::read(reader);
         control::check_listeners_differ(
@@ -144,6 +147,7 @@ impl Config {
             upstream: upstream?,
             oauth: oauth?,
             intake: intake?,
+            replay: replay?,
             shutdown: shutdown?,
             log: log?,
             warnings: Vec::new(),

@@ -1,4 +1,4 @@
-//! Sections `[proxy]` and `[intake]`: the data plane's side towards its callers.
+//! Sections `[proxy]`, `[intake]` and `[replay]`: the data plane's side towards its callers.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -86,6 +86,23 @@ impl IntakeConfig {
             buffered_bytes_max: buffered,
             body_timeout: body_timeout?,
         })
+    }
+}
+
+/// Section `[replay]`: what callers were answered lately.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplayConfig {
+    /// Memory for it; 0 keeps nothing.
+    pub bytes_max: usize,
+    /// How long something is kept after its last use.
+    pub idle: Duration,
+}
+
+impl ReplayConfig {
+    pub(super) fn read(reader: &mut Reader) -> Option<Self> {
+        let bytes_max = reader.bytes("replay.bytes_max", 0..=1 << 40);
+        let idle = reader.duration("replay.idle", Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600));
+        Some(Self { bytes_max: bytes_max?, idle: idle? })
     }
 }
 
