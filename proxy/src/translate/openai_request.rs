@@ -2,43 +2,12 @@
 
 use codex_lb_shared::domain::models::ModelCatalog;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use super::input_items::{self, UpstreamInput};
-use super::request::{AnswerShape, PreparedRequest, UpstreamHead, read_effort, read_model};
+use super::openai_params::{self, ENCRYPTED_REASONING, ModelChoice, REFUSED_UPSTREAM};
+use super::request::{AnswerShape, PreparedRequest, UpstreamHead, read_effort};
 use crate::intake::{JsonObject, Patch, json_string};
 use crate::rejection::Rejection;
-
-/// Public parameters that the backend refuses. They are taken out, and the answer says so.
-const REFUSED_UPSTREAM: [&str; 18] = [
-    "max_output_tokens",
-    "max_tokens",
-    "max_completion_tokens",
-    "temperature",
-    "top_p",
-    "metadata",
-    "user",
-    "safety_identifier",
-    "truncation",
-    "prompt_cache_retention",
-    "stop",
-    "seed",
-    "presence_penalty",
-    "frequency_penalty",
-    "logit_bias",
-    "n",
-    "logprobs",
-    "top_logprobs",
-];
-
-/// Model suffixes that name an effort.
-const EFFORT_SUFFIXES: [&str; 6] = ["minimal", "low", "medium", "high", "xhigh", "max"];
-
-/// Characters of the instructions that identify a conversation.
-const INSTRUCTIONS_CHARS: usize = 512;
-
-/// What the encrypted form of reasoning must be asked for with.
-const ENCRYPTED_REASONING: &str = "reasoning.encrypted_content";
 
 type Patches = Vec<(&'static str, Patch)>;
 
@@ -51,22 +20,17 @@ pub(super) fn prepare(
     caller_scope: &str,
     catalog: &ModelCatalog,
 ) -> Result<PreparedRequest, Rejection> {
-    let model_requested = read_model(object)?;
+    let choice = ModelChoice::read(object, catalog, || read_effort(object))?;
     refuse_what_cannot_be_done(object)?;
-    let name = ModelName::split(&model_requested, catalog);
-    let effort = name.effort.map(str::to_owned).or(read_effort(object)?).map(upstream_effort);
-    let tier = name.is_fast.then(|| "priority".to_owned()).or(upstream_tier(object)?);
     let input = input_items::to_upstream(object)?;
     let instructions = joined_instructions(object, &input)?;
-    let client_cache_key: Option<String> = object.get("prompt_cache_key", "a string")?;
-    let prompt_cache_key = client_cache_key
-        .unwrap_or_else(|| derived_cache_key(caller_scope, name.model, &instructions, &input.first_user_text));
-    let is_given = |param: &&str| object.raw(param).is_some_and(|raw| raw != "null");
-    let ignored_params: Vec<String> = REFUSED_UPSTREAM.into_iter().filter(is_given).map(str::to_owned).collect();
+    let prompt_cache_key =
+        openai_params::cache_key(object, caller_scope, &choice.model, &instructions, &input.first_user_text)?;
+    let ignored_params: Vec<String> = openai_params::refused(object).map(str::to_owned).collect();
 
     let mut patches: Patches = REFUSED_UPSTREAM.into_iter().map(|param| (param, Patch::Remove)).collect();
     patches.extend([
-        ("model", Patch::Set(json_string(name.model))),
+        ("model", Patch::Set(json_string(&choice.model))),
         ("store", Patch::Set("false".to_owned())),
         ("stream", Patch::Set("true".to_owned())),
         ("stream_options", Patch::Remove),
@@ -76,9 +40,9 @@ pub(super) fn prepare(
         ("input", Patch::Set(input.json)),
         ("include", Patch::Set(with_encrypted_reasoning(object)?)),
         ("prompt_cache_key", Patch::Set(json_string(&prompt_cache_key))),
-        ("service_tier", tier.as_deref().map_or(Patch::Remove, |tier| Patch::Set(json_string(tier)))),
+        ("service_tier", choice.tier.as_deref().map_or(Patch::Remove, |tier| Patch::Set(json_string(tier)))),
     ]);
-    patches.extend(effort.as_deref().map(|effort| with_effort(object, effort)).transpose()?);
+    patches.extend(choice.effort.as_deref().map(|effort| with_effort(object, effort)).transpose()?);
     patches.extend(upstream_tools(object)?);
 
     let wants_stream = object.get("stream", "a boolean")?.unwrap_or(false);
@@ -86,10 +50,10 @@ pub(super) fn prepare(
         head: UpstreamHead::responses(),
         body: object.patched(&patches),
         answer: if wants_stream { AnswerShape::OpenAiStream } else { AnswerShape::OpenAiJson },
-        model: Some(name.model.to_owned()),
-        model_requested: Some(model_requested),
-        effort,
-        tier,
+        model: Some(choice.model),
+        model_requested: Some(choice.requested),
+        effort: choice.effort,
+        tier: choice.tier,
         ignored_params,
         prompt_cache_key: Some(prompt_cache_key),
         previous_response_id: None,
@@ -114,51 +78,6 @@ fn refuse_what_cannot_be_done(object: &JsonObject) -> Result<(), Rejection> {
         return Err(Rejection::invalid_request(Some("background"), message));
     }
     Ok(())
-}
-
-/// A model's name, split from the suffixes that set effort and tier.
-struct ModelName<'a> {
-    model: &'a str,
-    effort: Option<&'static str>,
-    is_fast: bool,
-}
-
-impl<'a> ModelName<'a> {
-    /// Splits only a name that the catalog does not know, and only if what is left is known: `gpt-5.1-codex-max` is a
-    /// model and not an effort.
-    fn split(requested: &'a str, catalog: &ModelCatalog) -> Self {
-        let whole = Self { model: requested, effort: None, is_fast: false };
-        if catalog.find(requested).is_some() {
-            return whole;
-        }
-        let mut split = Self { ..whole };
-        while let Some((rest, suffix)) = split.model.rsplit_once('-') {
-            match EFFORT_SUFFIXES.into_iter().find(|effort| *effort == suffix) {
-                Some(effort) if split.effort.is_none() => split.effort = Some(effort),
-                None if suffix == "fast" && !split.is_fast => split.is_fast = true,
-                Some(_) | None => break,
-            }
-            split.model = rest;
-            if catalog.find(rest).is_some() {
-                return split;
-            }
-        }
-        Self { model: requested, effort: None, is_fast: false }
-    }
-}
-
-fn upstream_effort(effort: String) -> String {
-    if effort == "ultra" { "max".to_owned() } else { effort }
-}
-
-/// The tier in upstream's words: it knows `priority` and `flex`, and refuses the names of the default.
-fn upstream_tier(object: &JsonObject) -> Result<Option<String>, Rejection> {
-    let tier: Option<String> = object.get("service_tier", "a string")?;
-    Ok(match tier.as_deref() {
-        Some("fast") => Some("priority".to_owned()),
-        Some("auto" | "default") => None,
-        Some(_) | None => tier,
-    })
 }
 
 fn joined_instructions(object: &JsonObject, input: &UpstreamInput) -> Result<String, Rejection> {
@@ -187,34 +106,11 @@ fn upstream_tools(object: &JsonObject) -> Result<Patches, Rejection> {
     for name in ["tools", "tool_choice"] {
         if object.raw(name).is_some_and(|raw| raw.contains("web_search_preview")) {
             let mut value: Value = object.get(name, "tools")?.unwrap_or_default();
-            // `tool_choice` is a single one.
-            let is_list = value.is_array();
-            let tools = value.as_array_mut().into_iter().flatten();
-            let tools: Vec<&mut Value> = if is_list { tools.collect() } else { vec![&mut value] };
-            for tool in tools {
-                if let Some(kind) = tool.get_mut("type")
-                    && kind.as_str().is_some_and(|kind| kind.starts_with("web_search_preview"))
-                {
-                    *kind = Value::from("web_search");
-                }
-            }
+            openai_params::name_web_search(&mut value);
             patches.push((name, Patch::Set(value.to_string())));
         }
     }
     Ok(patches)
-}
-
-/// Equal conversations get equal keys, so that they land on one account and its prompt cache.
-fn derived_cache_key(caller_scope: &str, model: &str, instructions: &str, first_user_text: &str) -> String {
-    let mut hash = Sha256::new();
-    let beginning: String = instructions.chars().take(INSTRUCTIONS_CHARS).collect();
-    for part in [caller_scope, model, &beginning, first_user_text] {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part.as_bytes());
-    }
-    let digest = hash.finalize();
-    let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    format!("clb-{hex}")
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+use super::super::openai_params;
 use super::form::Part;
 use super::image_part;
 use crate::intake::JsonObject;
@@ -14,6 +15,8 @@ use crate::route::ImageTask;
 const DEFAULT_MODEL: &str = "gpt-image-2";
 /// What the names of models begin with that the tool knows. Others of OpenAI's are not offered to accounts.
 const MODEL_PREFIXES: [&str; 2] = ["gpt-image-", "chatgpt-image-"];
+/// Longest name of a model.
+const MODEL_CHARS_MAX: usize = 64;
 /// Longest prompt, as OpenAI has it.
 const PROMPT_CHARS_MAX: usize = 32_000;
 /// Images that one edit may take, as OpenAI has it.
@@ -28,10 +31,6 @@ const CHOICES: [(&str, &[&str]); 5] = [
 ];
 /// Parameters that are numbers, and the largest of each.
 const NUMBERS: [(&str, u64); 2] = [("output_compression", 100), ("partial_images", 3)];
-/// Longest name of a parameter that is told back.
-const NAME_CHARS_MAX: usize = 64;
-/// Parameters that are told back at most.
-const IGNORED_MAX: usize = 32;
 
 /// An order. What is taken out of it is done with; what stays behind is not understood.
 #[derive(Debug)]
@@ -186,11 +185,7 @@ impl ImageOrder {
 
     /// The names of what was left out, as far as a header can hold them.
     pub(super) fn ignored_params(&self) -> Vec<String> {
-        let is_name = |name: &&String| {
-            name.len() <= NAME_CHARS_MAX
-                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
-        };
-        self.ignored.iter().chain(self.fields.keys()).filter(is_name).take(IGNORED_MAX).cloned().collect()
+        openai_params::tellable(self.ignored.iter().chain(self.fields.keys()).map(String::as_str))
     }
 }
 
@@ -204,7 +199,7 @@ fn is_size(size: &str) -> bool {
 }
 
 fn is_model(model: &str) -> bool {
-    model.len() <= NAME_CHARS_MAX
+    model.len() <= MODEL_CHARS_MAX
         && MODEL_PREFIXES.iter().any(|prefix| model.starts_with(prefix))
         && model.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
 }
