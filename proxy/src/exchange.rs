@@ -173,7 +173,7 @@ fn owner(
 ) -> Result<Option<AccountId>, Rejection> {
     let by_file = match endpoint {
         Endpoint::FileUploaded(id) => Some(plane.file_pins.owner_of_file(id, caller_scope)?),
-        Endpoint::Responses(_) | Endpoint::Compact(_) | Endpoint::Images(..) => {
+        Endpoint::Responses(_) | Endpoint::Compact(_) | Endpoint::ChatCompletions | Endpoint::Images(..) => {
             plane.file_pins.owner_of(&request.body, caller_scope)?
         }
         Endpoint::NewFile | Endpoint::Transcription(_) | Endpoint::Control(_) => None,
@@ -231,7 +231,7 @@ async fn conclude(
 /// How large a body may be: conversations are large, and nothing else is.
 fn bounds(endpoint: Endpoint<'_>, config: &IntakeConfig) -> Bounds {
     let bytes_max = match endpoint {
-        Endpoint::Responses(_) | Endpoint::Compact(_) => config.responses_body_bytes_max,
+        Endpoint::Responses(_) | Endpoint::Compact(_) | Endpoint::ChatCompletions => config.responses_body_bytes_max,
         Endpoint::Images(..)
         | Endpoint::NewFile
         | Endpoint::FileUploaded(_)

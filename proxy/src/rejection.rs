@@ -122,6 +122,12 @@ impl Rejection {
         Self::new(404, Kind::NotFound, "invalid_request_error", "unknown_url", message)
     }
 
+    /// An endpoint of OpenAI's that accounts have nothing for.
+    pub(crate) fn not_offered(path: &str, why: &str) -> Self {
+        let message = format!("{path} is not available here: {why}");
+        Self::new(404, Kind::NotFound, "invalid_request_error", "unknown_url", message)
+    }
+
     /// The path exists, the method does not.
     pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
         let message = format!("Method not allowed; use {allow}.");

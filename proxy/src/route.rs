@@ -34,6 +34,8 @@ pub(crate) enum Endpoint<'p> {
     Responses(Dialect),
     /// A conversation made small.
     Compact(Dialect),
+    /// An answer of a model, in the words of Chat Completions.
+    ChatCompletions,
     /// An image. The dialect only says by which path it is asked for.
     Images(ImageTask, Dialect),
     /// A new file, which the client then uploads elsewhere.
@@ -51,7 +53,7 @@ impl Endpoint<'_> {
     pub(crate) const fn dialect(self) -> Dialect {
         match self {
             Self::Responses(dialect) | Self::Compact(dialect) | Self::Transcription(dialect) => dialect,
-            Self::Images(..) => Dialect::OpenAi,
+            Self::ChatCompletions | Self::Images(..) => Dialect::OpenAi,
             Self::NewFile | Self::FileUploaded(_) | Self::Control(_) => Dialect::Native,
         }
     }
@@ -63,6 +65,7 @@ impl Endpoint<'_> {
             Self::Responses(Dialect::OpenAi) => "responses",
             Self::Compact(Dialect::Native) => "codex_compact",
             Self::Compact(Dialect::OpenAi) => "compact",
+            Self::ChatCompletions => "chat_completions",
             Self::Images(ImageTask::Generation, Dialect::Native) => "codex_images_generations",
             Self::Images(ImageTask::Generation, Dialect::OpenAi) => "images_generations",
             Self::Images(ImageTask::Edit, Dialect::Native) => "codex_images_edits",
@@ -145,6 +148,7 @@ pub(crate) fn route<'p>(method: &Method, path: &'p str) -> Result<Route<'p>, Rej
     };
     let (route, allow) = match found {
         Some(found) => found,
+        None if let Some(why) = why_not(path) => return Err(Rejection::not_offered(path, why)),
         None if is_ours(path) => return Err(Rejection::unknown_path(method.as_str(), path)),
         None => return Ok(Route::ControlPlane),
     };
@@ -165,6 +169,7 @@ fn public_route(path: &str) -> Found<'_> {
     match path {
         "/v1/responses" => exchange(Endpoint::Responses(Dialect::OpenAi)),
         "/v1/responses/compact" => exchange(Endpoint::Compact(Dialect::OpenAi)),
+        "/v1/chat/completions" => exchange(Endpoint::ChatCompletions),
         "/v1/images/generations" => exchange(Endpoint::Images(ImageTask::Generation, Dialect::OpenAi)),
         "/v1/images/edits" => exchange(Endpoint::Images(ImageTask::Edit, Dialect::OpenAi)),
         "/v1/audio/transcriptions" => exchange(Endpoint::Transcription(Dialect::OpenAi)),
@@ -176,6 +181,20 @@ fn public_route(path: &str) -> Found<'_> {
             let slug = path.strip_prefix("/v1/models/").filter(|slug| !slug.is_empty() && !slug.contains('/'))?;
             Some((Route::Model(slug), "GET"))
         }
+    }
+}
+
+/// Why an endpoint of OpenAI's, which clients may well look for, is not there.
+fn why_not(path: &str) -> Option<&'static str> {
+    match path {
+        "/v1/embeddings" => Some(
+            "ChatGPT accounts offer no embedding models. Send embeddings to a server that has some; other requests can \
+             stay here.",
+        ),
+        "/v1/completions" => {
+            Some("ChatGPT accounts offer no completion models. Use /v1/chat/completions or /v1/responses instead.")
+        }
+        _ => None,
     }
 }
 
@@ -283,7 +302,10 @@ mod tests {
             (&get, "/healthy", Ok("control_plane")),
             (&get, "/v1", Err(404)),
             (&get, "/v1/", Err(404)),
+            (&post, "/v1/chat/completions", Ok("chat_completions")),
+            (&get, "/v1/chat/completions", Err(405)),
             (&post, "/v1/embeddings", Err(404)),
+            (&post, "/v1/completions", Err(404)),
             (&post, "/v1//responses", Err(404)),
             (&post, "/v1/../v1/responses", Err(404)),
             (&get, "/v1/models/", Err(404)),

@@ -23,7 +23,7 @@ use crate::relay::{AnswerHead, ClientGone, Downstream};
 use crate::route::Dialect;
 use crate::serve::DataPlane;
 use crate::settlement::OpenExchange;
-use crate::translate::{AnswerShape, ImageStream, OpenAiStream};
+use crate::translate::{AnswerShape, ChatStream, ImageStream, OpenAiStream};
 use streamed::Filter;
 
 /// How long a stream may stay open behind its terminal event.
@@ -119,10 +119,15 @@ impl Relay<'_, '_> {
         match shape {
             AnswerShape::NativeStream => self.stream(Filter::Untouched).await,
             AnswerShape::OpenAiStream => self.stream(Filter::OpenAi(OpenAiStream::default())).await,
-            AnswerShape::ImageStream(task) => self.stream(Filter::Images(ImageStream::new(*task))).await,
-            shape @ (AnswerShape::OpenAiJson | AnswerShape::Compaction { .. } | AnswerShape::Images) => {
-                self.collect_response(shape).await
+            AnswerShape::ChatStream(answer) => {
+                let (id, requested_at) = (self.open.trail.id, self.open.trail.requested_at);
+                self.stream(Filter::Chat(ChatStream::new(answer.clone(), id, requested_at))).await
             }
+            AnswerShape::ImageStream(task) => self.stream(Filter::Images(ImageStream::new(*task))).await,
+            shape @ (AnswerShape::OpenAiJson
+            | AnswerShape::Compaction { .. }
+            | AnswerShape::ChatJson(_)
+            | AnswerShape::Images) => self.collect_response(shape).await,
             shape @ (AnswerShape::Raw | AnswerShape::File { .. } | AnswerShape::Goal { .. }) => {
                 self.collect_raw(shape).await
             }

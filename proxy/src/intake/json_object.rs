@@ -85,6 +85,11 @@ impl JsonObject {
         self.raw(name).is_some()
     }
 
+    /// The names of the members, in their order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.members.iter().map(|member| member.name.as_str())
+    }
+
     /// The bytes as they came.
     pub(crate) fn as_bytes(&self) -> &Bytes {
         &self.bytes

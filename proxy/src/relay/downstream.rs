@@ -35,6 +35,8 @@ pub(crate) enum FailureForm {
     Response,
     /// As an error event, where there is no response.
     Error,
+    /// As a chunk of a chat, which has no name.
+    Chat,
 }
 
 impl FailureForm {
@@ -47,6 +49,7 @@ impl FailureForm {
                 "object": "response", "status": "failed", "output": [], "error": error}}),
             ),
             Self::Error => ("error", json!({"type": "error", "error": error})),
+            Self::Chat => return Bytes::from(format!("data: {}\n\n", json!({ "error": error }))),
         };
         Bytes::from(format!("event: {kind}\ndata: {event}\n\n"))
     }

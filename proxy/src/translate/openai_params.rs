@@ -144,9 +144,9 @@ fn upstream_tier(object: &JsonObject) -> Result<Option<String>, Rejection> {
 /// Gives the public names of the preview web search, which are unknown upstream, their later one: in a list of tools
 /// or in a single one.
 pub(super) fn name_web_search(value: &mut Value) {
-    let tools: &mut [Value] = match value {
-        Value::Array(tools) => tools,
-        single => std::slice::from_mut(single),
+    let tools = match value.is_array() {
+        true => value.as_array_mut().map(Vec::as_mut_slice).unwrap_or_default(),
+        false => std::slice::from_mut(value),
     };
     for tool in tools {
         if let Some(kind) = tool.get_mut("type")

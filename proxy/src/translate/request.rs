@@ -5,7 +5,7 @@ use codex_lb_shared::domain::models::ModelCatalog;
 use codex_lb_shared::ids::AccountId;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use super::{compaction, images, openai_request, raw};
+use super::{ChatAnswer, chat, compaction, images, openai_request, raw};
 use crate::intake::JsonObject;
 use crate::rejection::Rejection;
 use crate::relay::FailureForm;
@@ -99,6 +99,10 @@ pub(crate) enum AnswerShape {
         /// The user's messages, which stay beside the compaction: JSON items, separated by commas.
         user_messages: String,
     },
+    /// The chunks of a chat.
+    ChatStream(ChatAnswer),
+    /// One chat completion.
+    ChatJson(ChatAnswer),
     /// One Images object.
     Images,
     /// The events of the Images API.
@@ -123,8 +127,8 @@ impl AnswerShape {
     /// Whether the caller gets an event stream.
     pub(crate) const fn is_stream(&self) -> bool {
         match self {
-            Self::NativeStream | Self::OpenAiStream | Self::ImageStream(_) => true,
-            Self::OpenAiJson | Self::Compaction { .. } | Self::Images => false,
+            Self::NativeStream | Self::OpenAiStream | Self::ChatStream(_) | Self::ImageStream(_) => true,
+            Self::OpenAiJson | Self::Compaction { .. } | Self::ChatJson(_) | Self::Images => false,
             Self::Raw | Self::File { .. } | Self::Goal { .. } => false,
         }
     }
@@ -137,6 +141,8 @@ impl AnswerShape {
             | Self::OpenAiStream
             | Self::OpenAiJson
             | Self::Compaction { .. }
+            | Self::ChatStream(_)
+            | Self::ChatJson(_)
             | Self::Images
             | Self::ImageStream(_) => true,
         }
@@ -146,10 +152,12 @@ impl AnswerShape {
     pub(crate) const fn failure_form(&self) -> FailureForm {
         match self {
             Self::ImageStream(_) => FailureForm::Error,
+            Self::ChatStream(_) => FailureForm::Chat,
             Self::NativeStream
             | Self::OpenAiStream
             | Self::OpenAiJson
             | Self::Compaction { .. }
+            | Self::ChatJson(_)
             | Self::Images
             | Self::Raw
             | Self::File { .. }
@@ -166,6 +174,7 @@ pub(crate) fn prepare(inquiry: &Inquiry<'_>, catalog: &ModelCatalog) -> Result<P
     match inquiry.endpoint {
         Endpoint::Responses(dialect) => prepare_responses(dialect, inquiry, catalog),
         Endpoint::Compact(dialect) => compaction::prepare(prepare_responses(dialect, inquiry, catalog)?),
+        Endpoint::ChatCompletions => chat::prepare(inquiry, catalog),
         Endpoint::Images(task, _) => images::prepare(inquiry, task, catalog),
         Endpoint::NewFile => Ok(raw::new_file(inquiry)),
         Endpoint::FileUploaded(id) => Ok(raw::file_uploaded(inquiry, id)),

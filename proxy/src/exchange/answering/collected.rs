@@ -9,8 +9,8 @@ use super::{End, Relay};
 use crate::exchange::refusal::{UpstreamRefusal, pass_on};
 use crate::leg::LegItem;
 use crate::rejection::Rejection;
-use crate::relay::{ClientGone, EventSplitter};
-use crate::translate::{AnswerShape, Collected, OutputItems, to_compaction, to_images};
+use crate::relay::{ClientGone, Event, EventSplitter};
+use crate::translate::{AnswerShape, ChatCollector, Collected, OutputItems, to_compaction, to_images};
 
 /// Largest answer that is no model's.
 const RAW_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -19,14 +19,29 @@ impl Relay<'_, '_> {
     /// Collects a model's answer out of its events and sends it as one object of this shape.
     pub(super) async fn collect_response(mut self, shape: &AnswerShape) -> Result<(), ClientGone> {
         let mut splitter = EventSplitter::default();
-        let mut items = OutputItems::default();
+        let mut collector = match shape {
+            AnswerShape::ChatJson(answer) => {
+                let (id, requested_at) = (self.open.trail.id, self.open.trail.requested_at);
+                Collector::Chat(Box::new(ChatCollector::new(answer.clone(), id, requested_at)))
+            }
+            AnswerShape::OpenAiJson
+            | AnswerShape::Compaction { .. }
+            | AnswerShape::Images
+            | AnswerShape::ImageStream(_)
+            | AnswerShape::NativeStream
+            | AnswerShape::OpenAiStream
+            | AnswerShape::ChatStream(_)
+            | AnswerShape::Raw
+            | AnswerShape::File { .. }
+            | AnswerShape::Goal { .. } => Collector::Response(OutputItems::default()),
+        };
         let mut collected = Collected::More;
         while collected == Collected::More {
             match self.next(false).await? {
                 Some(LegItem::Body(bytes)) => {
                     let split = splitter.push(&bytes, |event| {
                         if collected == Collected::More {
-                            collected = items.collect(event);
+                            collected = collector.collect(event);
                         }
                     });
                     if split.is_err() {
@@ -112,8 +127,27 @@ impl Relay<'_, '_> {
             | AnswerShape::OpenAiStream
             | AnswerShape::OpenAiJson
             | AnswerShape::Compaction { .. }
+            | AnswerShape::ChatStream(_)
+            | AnswerShape::ChatJson(_)
             | AnswerShape::Images
             | AnswerShape::ImageStream(_) => {}
+        }
+    }
+}
+
+/// Collects the events of a model's answer.
+enum Collector {
+    /// Into a response.
+    Response(OutputItems),
+    /// Into a chat completion.
+    Chat(Box<ChatCollector>),
+}
+
+impl Collector {
+    fn collect(&mut self, event: Event<'_>) -> Collected {
+        match self {
+            Self::Response(items) => items.collect(event),
+            Self::Chat(collector) => collector.collect(event),
         }
     }
 }
@@ -124,6 +158,8 @@ fn in_shape(shape: &AnswerShape, response: Bytes) -> Result<Bytes, Rejection> {
         AnswerShape::Compaction { user_messages } => to_compaction(&response, user_messages),
         AnswerShape::Images => to_images(&response),
         AnswerShape::OpenAiJson
+        | AnswerShape::ChatStream(_)
+        | AnswerShape::ChatJson(_)
         | AnswerShape::ImageStream(_)
         | AnswerShape::NativeStream
         | AnswerShape::OpenAiStream

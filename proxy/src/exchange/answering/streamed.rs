@@ -7,7 +7,7 @@ use super::{End, Relay};
 use crate::leg::LegItem;
 use crate::rejection::Rejection;
 use crate::relay::{ClientGone, EventSplitter, EventTooLarge};
-use crate::translate::{ImageStream, OpenAiStream};
+use crate::translate::{ChatStream, ImageStream, OpenAiStream};
 
 /// How a relayed stream is changed on its way.
 pub(super) enum Filter {
@@ -15,6 +15,8 @@ pub(super) enum Filter {
     Untouched,
     /// Into OpenAI's events.
     OpenAi(OpenAiStream),
+    /// Into the chunks of a chat.
+    Chat(ChatStream),
     /// Into the events of the Images API.
     Images(ImageStream),
 }
@@ -29,6 +31,11 @@ impl Filter {
                 splitter.push(&bytes, |event| translator.translate(event, &mut out))?;
                 Ok(Bytes::from(out))
             }
+            Self::Chat(translator) => {
+                let mut out = Vec::with_capacity(2 * bytes.len());
+                splitter.push(&bytes, |event| translator.translate(event, &mut out))?;
+                Ok(Bytes::from(out))
+            }
             Self::Images(translator) => {
                 let mut out = Vec::new();
                 splitter.push(&bytes, |event| translator.translate(event, &mut out))?;
@@ -40,7 +47,7 @@ impl Filter {
     /// Why a whole answer is none all the same. The client was told.
     fn failure(&self) -> Option<Rejection> {
         match self {
-            Self::Untouched | Self::OpenAi(_) => None,
+            Self::Untouched | Self::OpenAi(_) | Self::Chat(_) => None,
             Self::Images(translator) => translator.failure(),
         }
     }

@@ -1,11 +1,12 @@
 //! A model's answer in the shape of the Images API: the image that its tool made, as JSON or as events.
 
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::rejection::Rejection;
 use crate::relay::{Event, FailureForm};
 use crate::route::ImageTask;
+use crate::translate::failure::openai_error;
 
 /// What an image tells about itself beside its bytes.
 const TRAITS: [&str; 4] = ["size", "quality", "background", "output_format"];
@@ -83,9 +84,8 @@ impl ImageStream {
             }
             "response.completed" | "response.incomplete" | "response.done" => self.end(&parse()["response"], out),
             "response.failed" | "error" => {
-                let event = parse();
-                let error = event.pointer("/response/error").or_else(|| event.get("error")).unwrap_or(&event);
-                out.extend_from_slice(&FailureForm::Error.event(&openai_error(error)));
+                let error = openai_error(&parse(), "Upstream failed while it made the image.");
+                out.extend_from_slice(&FailureForm::Error.event(&error));
             }
             _ => {}
         }
@@ -121,16 +121,4 @@ impl ImageStream {
         copy(image, &TRAITS, &mut fields);
         out.extend_from_slice(format!("event: {kind}\ndata: {}\n\n", Value::from(fields)).as_bytes());
     }
-}
-
-/// Upstream's failure with every member that SDKs read.
-fn openai_error(error: &Value) -> Value {
-    let mut told = json!({"message": "Upstream failed while it made the image.", "type": "server_error", "param": null,
-        "code": null});
-    for name in ["message", "type", "param", "code"] {
-        if let Some(value) = error.get(name).filter(|value| value.is_string()) {
-            told[name] = value.clone();
-        }
-    }
-    told
 }
