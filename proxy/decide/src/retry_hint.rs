@@ -2,12 +2,30 @@
 
 use std::time::Duration;
 
-/// The longest wait we believe; anything longer is a mistake of the sender (a plan's month is 31 days).
+use codex_lb_shared::clock::Timestamp;
+use jiff::fmt::rfc2822;
+
+/// The longest wait we believe: a plan's month is 31 days.
 const WAIT_MAX: Duration = Duration::from_secs(32 * 24 * 3600);
 
-/// Reads a `Retry-After` header in seconds. Dates are not used by this upstream and count as absent.
-pub fn retry_after(header: &str) -> Option<Duration> {
-    bounded(header.trim().parse::<f64>().ok()?)
+/// Whether a wait can be meant: longer than nothing, and no longer than any limit lasts.
+///
+/// One that is not is left aside as if upstream had said nothing. Cutting it to the longest instead would make one odd
+/// reply keep an account out for a month; asking again after the default costs one refused request at a time.
+pub fn is_credible(wait: Duration) -> bool {
+    Duration::ZERO < wait && wait <= WAIT_MAX
+}
+
+/// Reads a `Retry-After` header: seconds, or the date of HTTP.
+pub fn retry_after(header: &str, now: Timestamp) -> Option<Duration> {
+    let header = header.trim();
+    match header.parse() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+        Err(_) => {
+            let date = rfc2822::DateTimeParser::new().parse_timestamp(header).ok()?;
+            Some(Timestamp::from_unix_ms(date.as_millisecond()).since(now))
+        }
+    }
 }
 
 /// Reads a span out of a sentence such as "Please try again in 1h 2m 3.5s." or "try again in 20ms".
@@ -22,7 +40,7 @@ pub fn try_again_in(message: &str) -> Option<Duration> {
         found = true;
         rest = tail.trim_start();
     }
-    if found { bounded(seconds) } else { None }
+    if found { Duration::try_from_secs_f64(seconds).ok() } else { None }
 }
 
 /// Splits "1.5s rest" into its amount, its unit in seconds, and the rest.
@@ -43,13 +61,11 @@ fn leading_span(text: &str) -> Option<(f64, f64, &str)> {
     Some((amount, unit_seconds, &unit_and_rest[letters..]))
 }
 
-fn bounded(seconds: f64) -> Option<Duration> {
-    (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(WAIT_MAX).min(WAIT_MAX))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NOW: Timestamp = Timestamp::from_unix_ms(1_700_000_000_000);
 
     #[test]
     fn spans_in_sentences_are_read() {
@@ -58,12 +74,18 @@ mod tests {
             ("Please try again in 1h 2m 3.5s.", Some(3_723_500)),
             ("try again in 20ms", Some(20)),
             ("Try again in 6m0s. Visit", Some(360_000)),
-            ("try again in 28 seconds", Some(28_000)),
+            ("TRY AGAIN IN 28 SECONDS", Some(28_000)),
             ("try again in 2 days 3 hours", Some(183_600_000)),
+            ("try again in 5 minutes and 3 seconds", Some(300_000)),
+            ("try again in 0s", Some(0)),
             ("try again in 5.", None),
+            ("try again in 5 parsecs", None),
+            ("try again in 1.2.3s", None),
+            ("try again in -3s", None),
             ("try again in a while", None),
             ("try again later", None),
-            ("try again in 99999999999999999999d", Some(32 * 24 * 3_600_000)),
+            ("in 3s", None),
+            ("try again in 99999999999999999999d", None),
         ];
         for (message, expected) in cases {
             assert_eq!(try_again_in(message), expected.map(Duration::from_millis), "{message}");
@@ -71,11 +93,53 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_takes_seconds_only() {
-        for (header, expected) in
-            [("30", Some(30_000)), (" 1.5 ", Some(1_500)), ("-1", None), ("NaN", None), ("Wed, 21 Oct", None)]
+    fn every_unit_is_known_by_its_names() {
+        let units: [(&[&str], u64); 5] = [
+            (&["ms", "millisecond", "milliseconds"], 1),
+            (&["s", "sec", "secs", "second", "seconds"], 1_000),
+            (&["m", "min", "mins", "minute", "minutes"], 60_000),
+            (&["h", "hr", "hrs", "hour", "hours"], 3_600_000),
+            (&["d", "day", "days"], 86_400_000),
+        ];
+        for (names, unit_ms) in units {
+            for name in names {
+                for message in [format!("try again in 2{name}."), format!("try again in 2 {name}")] {
+                    assert_eq!(try_again_in(&message), Some(Duration::from_millis(2 * unit_ms)), "{message}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn retry_after_takes_seconds_and_dates() {
+        let cases = [
+            ("30", Some(30_000)),
+            (" 1.5 ", Some(1_500)),
+            ("0", Some(0)),
+            ("Tue, 14 Nov 2023 22:13:21 GMT", Some(1_000)),
+            ("Wed, 15 Nov 2023 22:13:20 GMT", Some(86_400_000)),
+            ("Tue, 14 Nov 2023 22:13:19 GMT", Some(0)),
+            ("-1", None),
+            ("NaN", None),
+            ("inf", None),
+            ("1e300", None),
+            ("Wed, 21 Oct", None),
+            ("soon", None),
+            ("", None),
+        ];
+        for (header, expected) in cases {
+            assert_eq!(retry_after(header, NOW), expected.map(Duration::from_millis), "{header}");
+        }
+    }
+
+    #[test]
+    fn a_wait_of_nothing_or_of_more_than_a_month_is_not_believed() {
+        let days = |days: u64| Duration::from_secs(days * 86_400);
+        let ms = Duration::from_millis(1);
+        for (wait, expected) in
+            [(Duration::ZERO, false), (ms, true), (days(31), true), (days(32), true), (days(32) + ms, false)]
         {
-            assert_eq!(retry_after(header), expected.map(Duration::from_millis), "{header}");
+            assert_eq!(is_credible(wait), expected, "{wait:?}");
         }
     }
 }

@@ -3,6 +3,7 @@
 //! [`judge`] is asked before the first meaningful event went downstream. Afterwards nothing is retried, and
 //! [`judge_late`] says only what the account did.
 
+mod fault;
 mod upstream_error;
 
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use codex_lb_shared::clock::Timestamp;
 
 use crate::retry_hint;
+use fault::Fault;
 pub use upstream_error::UpstreamError;
 
 /// How long an account sits out after a 429 that names no end.
@@ -117,20 +119,25 @@ pub struct Verdict {
     pub account: AccountEffect,
     /// What the exchange does next.
     pub next: Next,
-}
-
-const fn verdict(account: AccountEffect, next: Next) -> Verdict {
-    Verdict { account, next }
+    is_server_failure: bool,
 }
 
 /// Judges a reply.
 pub fn judge(seen: Seen<'_>, tried: Tried, now: Timestamp) -> Verdict {
     match seen {
-        Seen::NoHead | Seen::TimedOut | Seen::EndedEarly => server_failure(tried),
+        Seen::NoHead | Seen::TimedOut | Seen::EndedEarly => server_failure(tried, Next::NextAccount),
         Seen::Refused { status, retry_after, body } => {
-            judge_refusal(status, retry_after, &UpstreamError::from_body(body), tried, now)
+            let error = UpstreamError { retry_after: retry_after.map(str::to_owned), ..UpstreamError::from_body(body) };
+            verdict_on(Fault::of_reply(status, &error), &error, tried, now)
         }
-        Seen::FirstEventFailed { event } => judge_failed_event(&UpstreamError::from_event(event), tried, now),
+        Seen::FirstEventFailed { event } => {
+            let error = UpstreamError::from_event(event);
+            let fault = match error.status {
+                Some(status) => Fault::of_reply(status, &error),
+                None => Fault::of_event(&error),
+            };
+            verdict_on(fault, &error, tried, now)
+        }
     }
 }
 
@@ -143,94 +150,56 @@ pub fn judge_late(broken_off: BrokenOff<'_>, now: Timestamp) -> AccountEffect {
     }
 }
 
-fn judge_refusal(
-    status: u16,
-    retry_after: Option<&str>,
-    error: &UpstreamError,
-    tried: Tried,
-    now: Timestamp,
-) -> Verdict {
-    // A gateway status tells of a broken way to the model, whatever its body calls itself: the same account has the
-    // same way, another one may not.
-    if matches!(status, 502..=504) {
-        return server_failure(tried);
-    }
-    if let Some(verdict) = judge_code(error, retry_after, tried, now) {
-        return verdict;
-    }
-    match status {
-        // Refreshing it for every exchange would use up refresh tokens; failures make it sit out.
-        401 if tried.fresh_token => verdict(AccountEffect::Failure, Next::NextAccount),
-        401 => verdict(AccountEffect::None, Next::SameAccountWithFreshToken),
-        429 => verdict(
-            AccountEffect::RateLimited(end_of_limit(error, retry_after, RATE_LIMIT_DEFAULT, now)),
-            Next::NextAccount,
-        ),
-        403 if error.is_not_json => verdict(AccountEffect::Failure, Next::NextAccount),
-        500 => server_error_once_more(tried),
-        501.. => server_failure(tried),
-        _ => verdict(AccountEffect::None, Next::PassOn),
-    }
-}
-
-fn judge_failed_event(error: &UpstreamError, tried: Tried, now: Timestamp) -> Verdict {
-    judge_code(error, None, tried, now).unwrap_or(verdict(AccountEffect::None, Next::PassOn))
-}
-
-/// Judges by what the error calls itself, wherever it came: the same codes arrive as bodies and as events.
-fn judge_code(error: &UpstreamError, retry_after: Option<&str>, tried: Tried, now: Timestamp) -> Option<Verdict> {
-    let judged = match error.name() {
-        "usage_limit_reached" | "rate_limit_exceeded" => {
-            let until = end_of_limit(error, retry_after, RATE_LIMIT_DEFAULT, now);
-            verdict(AccountEffect::RateLimited(until), Next::NextAccount)
-        }
-        "insufficient_quota" | "usage_not_included" | "quota_exceeded" => {
-            let until = end_of_limit(error, retry_after, QUOTA_DEFAULT, now);
-            verdict(AccountEffect::QuotaExceeded(until), Next::NextAccount)
-        }
-        "account_deactivated" => verdict(AccountEffect::Deactivated("account_deactivated"), Next::NextAccount),
-        "account_suspended" => verdict(AccountEffect::Deactivated("account_suspended"), Next::NextAccount),
-        "account_deleted" => verdict(AccountEffect::Deactivated("account_deleted"), Next::NextAccount),
-        "deactivated_workspace" => verdict(AccountEffect::Deactivated("deactivated_workspace"), Next::NextAccount),
-        "server_error" | "overloaded" | "server_is_overloaded" | "slow_down" => server_error_once_more(tried),
-        _ if error.is_encrypted_content_refusal() => {
-            let next =
-                if tried.without_encrypted_content { Next::PassOn } else { Next::SameAccountWithoutEncryptedContent };
-            verdict(AccountEffect::None, next)
-        }
-        _ if error.is_model_unsupported() => verdict(AccountEffect::ModelUnsupported, Next::NextAccount),
-        _ if error.message_has("at capacity") => server_error_once_more(tried),
-        _ => return None,
-    };
-    Some(judged)
-}
-
-fn server_error_once_more(tried: Tried) -> Verdict {
-    if tried.same_account_again || tried.server_failures + 1 >= SERVER_FAILURES_MAX {
-        server_failure(tried)
-    } else {
-        verdict(AccountEffect::Failure, Next::SameAccount(SAME_ACCOUNT_PAUSE))
-    }
-}
-
-fn server_failure(tried: Tried) -> Verdict {
-    let is_last = tried.server_failures + 1 >= SERVER_FAILURES_MAX;
-    verdict(AccountEffect::Failure, if is_last { Next::PassOn } else { Next::NextAccount })
-}
-
 /// Whether a verdict came of a server error or a time-out, which the exchange counts.
-pub fn counts_as_server_failure(verdict: &Verdict) -> bool {
-    verdict.account == AccountEffect::Failure
+pub const fn counts_as_server_failure(verdict: &Verdict) -> bool {
+    verdict.is_server_failure
 }
 
-fn end_of_limit(error: &UpstreamError, retry_after: Option<&str>, default: Duration, now: Timestamp) -> Timestamp {
-    error
-        .resets_at
-        .filter(|resets_at| *resets_at > now)
-        .or_else(|| error.resets_in.map(|span| now.plus(span)))
-        .or_else(|| retry_after.and_then(retry_hint::retry_after).map(|span| now.plus(span)))
-        .or_else(|| retry_hint::try_again_in(&error.message).map(|span| now.plus(span)))
-        .unwrap_or_else(|| now.plus(default))
+fn verdict_on(fault: Fault, error: &UpstreamError, tried: Tried, now: Timestamp) -> Verdict {
+    match fault {
+        Fault::Way => server_failure(tried, Next::NextAccount),
+        Fault::Server if tried.same_account_again => server_failure(tried, Next::NextAccount),
+        Fault::Server => server_failure(tried, Next::SameAccount(SAME_ACCOUNT_PAUSE)),
+        Fault::RateLimit => next_account(AccountEffect::RateLimited(end_of_limit(error, RATE_LIMIT_DEFAULT, now))),
+        Fault::Quota => next_account(AccountEffect::QuotaExceeded(end_of_limit(error, QUOTA_DEFAULT, now))),
+        // Refreshing it for every exchange would use up refresh tokens; failures make it sit out.
+        Fault::Token if tried.fresh_token => next_account(AccountEffect::Failure),
+        Fault::Token => unharmed(Next::SameAccountWithFreshToken),
+        // One odd reply changes no state; an account that really lacks the money will repeat it and sit out.
+        Fault::Payment => next_account(AccountEffect::Failure),
+        Fault::Closed(code) => next_account(AccountEffect::Deactivated(code)),
+        Fault::ForeignContent if tried.without_encrypted_content => unharmed(Next::PassOn),
+        Fault::ForeignContent => unharmed(Next::SameAccountWithoutEncryptedContent),
+        Fault::Model => next_account(AccountEffect::ModelUnsupported),
+        Fault::Request => unharmed(Next::PassOn),
+    }
+}
+
+const fn unharmed(next: Next) -> Verdict {
+    Verdict { account: AccountEffect::None, next, is_server_failure: false }
+}
+
+/// Costs no budget: a pool of many limited accounts is walked to its end.
+const fn next_account(account: AccountEffect) -> Verdict {
+    Verdict { account, next: Next::NextAccount, is_server_failure: false }
+}
+
+/// A server error or a time-out. The last one that the exchange may meet ends it.
+const fn server_failure(tried: Tried, next: Next) -> Verdict {
+    let is_last = tried.server_failures >= SERVER_FAILURES_MAX - 1;
+    let next = if is_last { Next::PassOn } else { next };
+    Verdict { account: AccountEffect::Failure, next, is_server_failure: true }
+}
+
+/// When the account may serve again: the first hint that can be true, else `default` from now.
+fn end_of_limit(error: &UpstreamError, default: Duration, now: Timestamp) -> Timestamp {
+    let hints = [
+        error.resets_at.map(|resets_at| resets_at.since(now)),
+        error.resets_in,
+        error.retry_after.as_deref().and_then(|header| retry_hint::retry_after(header, now)),
+        retry_hint::try_again_in(&error.message),
+    ];
+    now.plus(hints.into_iter().flatten().find(|span| retry_hint::is_credible(*span)).unwrap_or(default))
 }
 
 /// How long an account sits out after so many failures in a row, if at all.

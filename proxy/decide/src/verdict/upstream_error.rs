@@ -20,6 +20,10 @@ pub struct UpstreamError {
     pub resets_at: Option<Timestamp>,
     /// `error.resets_in_seconds`.
     pub resets_in: Option<Duration>,
+    /// `Retry-After`: of the reply, or among the headers that an `error` event carries.
+    pub retry_after: Option<String>,
+    /// The status of the HTTP reply that an `error` event stands for.
+    pub status: Option<u16>,
     /// The body was no JSON object: a proxy's or a challenge's page.
     pub is_not_json: bool,
 }
@@ -35,13 +39,21 @@ impl UpstreamError {
 
     /// Reads a failure event: `response.failed` (`response.error`) or `error` (`error`, or the event itself).
     pub fn from_event(event: &[u8]) -> Self {
-        let Ok(object) = serde_json::from_slice::<Value>(event) else {
+        let Ok(event) = serde_json::from_slice::<Value>(event) else {
             return Self { is_not_json: true, ..Self::default() };
         };
-        match object.get("response").filter(|response| response.get("error").is_some()) {
-            Some(response) => Self::from_object(response),
-            None if object.get("error").is_some_and(Value::is_object) => Self::from_object(&object),
-            None => Self::from_parts(&object),
+        let error =
+            [event.pointer("/response/error"), event.get("error")].into_iter().flatten().find(|at| at.is_object());
+        let parts = match error {
+            Some(error) => Self::from_parts(error),
+            // The type is the event's then, and no name of an error.
+            None => Self { error_type: String::new(), ..Self::from_parts(&event) },
+        };
+        let status = event.get("status").or_else(|| event.get("status_code")).and_then(Value::as_u64);
+        Self {
+            status: status.and_then(|status| u16::try_from(status).ok()),
+            retry_after: event.get("headers").and_then(retry_after),
+            ..parts
         }
     }
 
@@ -66,7 +78,7 @@ impl UpstreamError {
             plan_type: error.get("plan_type").and_then(Value::as_str).map(str::to_owned),
             resets_at: number("resets_at").map(seconds_since_epoch),
             resets_in: number("resets_in_seconds").and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
-            is_not_json: false,
+            ..Self::default()
         }
     }
 
@@ -76,20 +88,29 @@ impl UpstreamError {
         if self.code.is_empty() || self.error_type == "usage_limit_reached" { &self.error_type } else { &self.code }
     }
 
-    /// Whether items of the body decrypt on another account only.
-    pub fn is_encrypted_content_refusal(&self) -> bool {
-        self.code == "invalid_encrypted_content"
-            || (self.message_has("encrypted content") && self.message_has("could not be verified"))
+    /// All that the error calls itself, the telling name first.
+    pub(super) fn names(&self) -> [&str; 3] {
+        [self.name(), &self.code, &self.error_type]
     }
 
-    /// Whether this account's plan does not serve the model.
-    pub fn is_model_unsupported(&self) -> bool {
-        self.message_has("model is not supported when using codex")
+    /// Whether the error neither names nor explains itself.
+    pub(super) fn says_nothing(&self) -> bool {
+        self.name().is_empty() && self.message.is_empty()
     }
 
     /// Whether the message has these words, whatever their case.
-    pub fn message_has(&self, words: &str) -> bool {
+    pub(super) fn message_has(&self, words: &str) -> bool {
         self.message.to_ascii_lowercase().contains(words)
+    }
+}
+
+/// The `Retry-After` among the headers that an event carries, which may be texts or numbers.
+fn retry_after(headers: &Value) -> Option<String> {
+    let (_, value) = headers.as_object()?.iter().find(|(name, _)| name.eq_ignore_ascii_case("retry-after"))?;
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(seconds) => Some(seconds.to_string()),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
