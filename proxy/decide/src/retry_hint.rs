@@ -7,6 +7,8 @@ use jiff::fmt::rfc2822;
 
 /// The longest wait we believe: a plan's month is 31 days.
 const WAIT_MAX: Duration = Duration::from_secs(32 * 24 * 3600);
+/// Days, hours, minutes, seconds and milliseconds: a sentence names no more.
+const SPANS_MAX: usize = 5;
 
 /// Whether a wait can be meant: longer than nothing, and no longer than any limit lasts.
 ///
@@ -32,15 +34,14 @@ pub fn retry_after(header: &str, now: Timestamp) -> Option<Duration> {
 pub fn try_again_in(message: &str) -> Option<Duration> {
     let lower = message.to_ascii_lowercase();
     let (_, after) = lower.split_once("try again in")?;
-    let mut seconds = 0.0;
     let mut rest = after.trim_start();
-    let mut found = false;
-    while let Some((amount, unit_seconds, tail)) = leading_span(rest) {
-        seconds += amount * unit_seconds;
-        found = true;
+    let mut wait_seconds = None;
+    for _ in 0..SPANS_MAX {
+        let Some((amount, unit_seconds, tail)) = leading_span(rest) else { break };
+        *wait_seconds.get_or_insert(0.0) += amount * unit_seconds;
         rest = tail.trim_start();
     }
-    if found { Duration::try_from_secs_f64(seconds).ok() } else { None }
+    Duration::try_from_secs_f64(wait_seconds?).ok()
 }
 
 /// Splits "1.5s rest" into its amount, its unit in seconds, and the rest.
@@ -76,6 +77,8 @@ mod tests {
             ("Try again in 6m0s. Visit", Some(360_000)),
             ("TRY AGAIN IN 28 SECONDS", Some(28_000)),
             ("try again in 2 days 3 hours", Some(183_600_000)),
+            ("try again in 1d 1h 1m 1s 1ms", Some(90_061_001)),
+            ("try again in 1s 1s 1s 1s 1s 1s", Some(5_000)),
             ("try again in 5 minutes and 3 seconds", Some(300_000)),
             ("try again in 0s", Some(0)),
             ("try again in 5.", None),

@@ -67,11 +67,9 @@ impl<'a> Field<'a> {
             tier: sight.tier(account),
             policy: account.routing_policy,
         };
-        if group.tier == HealthTier::Probing
-            && is_due_for_probe(account, now)
-            && self.due_probe.is_none_or(|known| probe_rank(account) < probe_rank(known))
-        {
-            self.due_probe = Some(account);
+        if group.tier == HealthTier::Probing && is_due_for_probe(account, now) {
+            let due = [self.due_probe, Some(account)].into_iter().flatten();
+            self.due_probe = due.min_by_key(|account| probe_rank(account));
         }
         if self.group.is_none_or(|best| group < best) {
             self.candidates.clear();

@@ -114,8 +114,9 @@ impl Sight {
         let mut winner: Option<(f64, &AccountView)> = None;
         for (account, weight) in weighted_candidates {
             let uniform = self.uniform(account);
-            // A logarithm never exceeds this line, so most candidates are out without one.
-            if winner.is_some_and(|(ticket, _)| (1.0 - uniform) / weight > ticket) {
+            // No ticket lies below this line, so most candidates are out without a logarithm.
+            let ticket_min = (1.0 - uniform) / weight;
+            if winner.is_some_and(|(best, _)| best.total_cmp(&ticket_min).is_lt()) {
                 continue;
             }
             let ticket = -uniform.ln() / weight;

@@ -93,3 +93,20 @@ impl PartialEq for Figure {
 }
 
 impl Eq for Figure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_ordered_wholly_and_equal_as_they_are_ordered() {
+        let rising = [f64::NEG_INFINITY, -1.0, -0.0, 0.0, 1.0, f64::INFINITY, f64::NAN].map(Figure);
+        for (place, one) in rising.into_iter().enumerate() {
+            for (other_place, other) in rising.into_iter().enumerate() {
+                let expected = place.cmp(&other_place);
+                assert_eq!((one.cmp(&other), one.partial_cmp(&other)), (expected, Some(expected)), "{one:?} {other:?}");
+                assert_eq!(one == other, expected.is_eq(), "{one:?} {other:?}");
+            }
+        }
+    }
+}

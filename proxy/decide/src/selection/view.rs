@@ -101,3 +101,39 @@ impl Hasher for IdHasher {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::hash::{BuildHasher as _, Hash as _};
+
+    use super::*;
+
+    fn hashed(id: u128) -> u64 {
+        BuildHasherDefault::<IdHasher>::default().hash_one(AccountId::from_u128(id))
+    }
+
+    /// A table places by the lowest bits and tells neighbours apart by the seven highest.
+    #[test]
+    fn ids_that_differ_a_little_hash_far_apart() {
+        let hashes: Vec<u64> = (0..256).map(|number| hashed((1 << 120) + number)).collect();
+        let lowest: BTreeSet<u64> = hashes.iter().map(|hash| hash % 256).collect();
+        let highest: BTreeSet<u64> = hashes.iter().map(|hash| hash >> 57).collect();
+        assert!(lowest.len() > 100, "{} places of 256", lowest.len());
+        assert!(highest.len() > 100, "{} tags of 128", highest.len());
+    }
+
+    #[test]
+    fn every_bit_of_an_id_counts_in_its_hash() {
+        let bits: BTreeSet<u64> = (0..128).map(|bit| hashed(1 << bit)).collect();
+        assert_eq!(bits.len(), 64, "the halves are folded");
+        assert_eq!(hashed(0b1100 << 64 | 0b1010), hashed(0b0110));
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "one number")]
+    fn nothing_but_an_id_is_hashed() {
+        "text".hash(&mut IdHasher::default());
+    }
+}
