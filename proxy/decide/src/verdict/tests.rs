@@ -1,5 +1,6 @@
 //! The verdict table, row by row.
 
+mod laws;
 mod recorded;
 
 use super::*;
