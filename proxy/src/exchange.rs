@@ -24,6 +24,7 @@ use crate::affinity::Conversation;
 use crate::intake::Bounds;
 use crate::rejection::Rejection;
 use crate::relay::{AnswerHead, ClientGone, Downstream, Headers};
+use crate::replay_store::NewTurn;
 use crate::route::{Dialect, Endpoint};
 use crate::serve::DataPlane;
 use crate::settlement::OpenExchange;
@@ -125,6 +126,7 @@ async fn serve(
         headers: &headers,
         body: &body,
         caller_scope: &caller_scope,
+        replay_store: &plane.replay_store,
     };
     let mut request = translate::prepare(&inquiry, &state.models.load())?;
     drop(body);
@@ -157,10 +159,11 @@ async fn serve(
     };
     let answering = failover::find_answer(plane, downstream, open, asked).await?;
 
-    // From here on there is no way back, and the body is not needed any more.
-    let shape = request.answer.clone();
-    drop((request, held));
-    let relay = answering::Relay { plane, downstream, open, dialect, answering, written_at: Instant::now() };
+    // From here on there is no way back, and of the request only what will be remembered is needed any more.
+    let PreparedRequest { answer: shape, new_turn, body, .. } = request;
+    drop(body);
+    held.shrink_to(new_turn.as_ref().map_or(0, NewTurn::bytes));
+    let relay = answering::Relay { plane, downstream, open, dialect, answering, new_turn, written_at: Instant::now() };
     relay.run(&shape).await.map_err(Stop::from)
 }
 

@@ -97,6 +97,13 @@ impl ReplayStore {
         Self { entries: entries.build(), is_on: config.bytes_max > 0, conversation_bytes_max }
     }
 
+    /// A store that keeps nothing.
+    #[cfg(test)]
+    pub(crate) fn off() -> Self {
+        let idle = std::time::Duration::from_secs(1);
+        Self::new(&ReplayConfig { bytes_max: 0, idle }, usize::MAX)
+    }
+
     /// Puts into a request what it refers to, and says what is new in it; `None` if that is not to be remembered.
     ///
     /// # Errors

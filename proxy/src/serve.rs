@@ -30,6 +30,7 @@ use crate::model_notes::ModelNotes;
 use crate::models::CatalogEtag;
 use crate::origin::Origin;
 use crate::queue::SlotQueue;
+use crate::replay_store::ReplayStore;
 use crate::response_owners::ResponseOwners;
 use crate::settlement::{Recorder, recorder};
 use crate::thread_claims::ThreadClaims;
@@ -54,6 +55,7 @@ pub(crate) struct DataPlane {
     pub(crate) file_pins: FilePins,
     pub(crate) thread_claims: ThreadClaims,
     pub(crate) response_owners: ResponseOwners,
+    pub(crate) replay_store: ReplayStore,
     pub(crate) model_notes: ModelNotes,
     pub(crate) catalog_etag: Arc<CatalogEtag>,
     pub(crate) body_budget: BodyBudget,
@@ -145,6 +147,7 @@ pub async fn serve(state: Arc<SharedState>, control_plane_socket: Option<PathBuf
         file_pins: FilePins::new(Arc::clone(&sticky_sessions)),
         thread_claims: ThreadClaims::new(Arc::clone(&sticky_sessions)),
         response_owners: ResponseOwners::new(),
+        replay_store: ReplayStore::new(&state.config.replay, state.config.intake.responses_body_bytes_max),
         model_notes: ModelNotes::new(),
         catalog_etag: Arc::default(),
         queue: SlotQueue::of(&state.pool),

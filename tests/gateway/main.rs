@@ -14,6 +14,7 @@ mod model_limits;
 mod owners;
 mod pool_limits;
 mod refusals;
+mod replay;
 mod routes;
 mod support;
 mod tokens;

@@ -20,6 +20,7 @@ use crate::attempt::Started;
 use crate::leg::{Leg, LegItem};
 use crate::rejection::Rejection;
 use crate::relay::{AnswerHead, ClientGone, Downstream};
+use crate::replay_store::NewTurn;
 use crate::route::Dialect;
 use crate::serve::DataPlane;
 use crate::settlement::OpenExchange;
@@ -106,6 +107,8 @@ pub(super) struct Relay<'a, 's> {
     pub(super) open: &'a mut OpenExchange,
     pub(super) dialect: Dialect,
     pub(super) answering: Answering,
+    /// What is to be remembered together with the answer.
+    pub(super) new_turn: Option<NewTurn>,
     /// When the client last heard something.
     pub(super) written_at: Instant,
 }
@@ -131,6 +134,13 @@ impl Relay<'_, '_> {
             shape @ (AnswerShape::Raw | AnswerShape::File { .. } | AnswerShape::Goal { .. }) => {
                 self.collect_raw(shape).await
             }
+        }
+    }
+
+    /// Remembers an answer for whoever refers to it, before its caller can.
+    fn remember(&mut self, items: Vec<String>) {
+        if let Some((response_id, new_turn)) = self.open.response_id().zip(self.new_turn.take()) {
+            self.plane.replay_store.remember(&self.answering.caller_scope, &response_id, new_turn, items);
         }
     }
 

@@ -82,6 +82,22 @@ impl HeldBytes<'_> {
         true
     }
 
+    /// Gives back what is held beyond `bytes`.
+    pub(crate) fn shrink_to(&mut self, bytes: usize) {
+        let units = bytes.div_ceil(UNIT_BYTES);
+        let Some(excess) = self.held_units.checked_sub(units).filter(|excess| *excess > 0) else { return };
+        // Each budget's permits are merged by what they are permits of, so both give back the same.
+        for semaphore in [&self.budget.all, &self.budget.keyless] {
+            let mut left = excess;
+            for permit in self.permits.iter_mut().filter(|permit| Arc::ptr_eq(permit.semaphore(), semaphore)) {
+                let given_back = left.min(permit.num_permits());
+                drop(permit.split(given_back));
+                left -= given_back;
+            }
+        }
+        self.held_units = units;
+    }
+
     fn missing_units(&self, bytes: u64) -> Option<usize> {
         let wanted = usize::try_from(bytes).unwrap_or(usize::MAX).div_ceil(UNIT_BYTES);
         wanted.checked_sub(self.held_units).filter(|missing| *missing > 0)
@@ -105,6 +121,21 @@ mod tests {
         drop(first);
         second.grow_to(8 * MIB).await.unwrap();
         assert!(!budget.hold(false).try_grow_to(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_needed_any_more_is_given_back() {
+        let budget = BodyBudget::new(8 * MIB as usize);
+        let mut keyless = budget.hold(true);
+        assert!(keyless.try_grow_to(MIB) && keyless.try_grow_to(2 * MIB));
+        keyless.shrink_to(MIB as usize / 2);
+        assert!(!budget.hold(true).try_grow_to(2 * MIB));
+        assert!(budget.hold(true).try_grow_to(3 * MIB / 2));
+        assert!(!budget.hold(false).try_grow_to(8 * MIB));
+        keyless.shrink_to(MIB as usize);
+        keyless.shrink_to(0);
+        assert!(budget.hold(true).try_grow_to(2 * MIB));
+        assert!(budget.hold(false).try_grow_to(8 * MIB));
     }
 
     #[tokio::test(start_paused = true)]

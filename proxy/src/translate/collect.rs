@@ -60,6 +60,11 @@ impl OutputItems {
         }
     }
 
+    /// Hands over the items gathered so far, each as JSON.
+    pub(crate) fn take(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.items)
+    }
+
     /// Looks at one event of an answer that is collected whole.
     pub(crate) fn collect(&mut self, event: Event<'_>) -> Collected {
         if !self.note(event) {

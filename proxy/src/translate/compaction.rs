@@ -49,6 +49,8 @@ pub(super) fn prepare(request: PreparedRequest) -> Result<PreparedRequest, Rejec
     Ok(PreparedRequest {
         body: object.patched(&patches),
         answer: AnswerShape::Compaction { user_messages: user_messages.join(",") },
+        // Its object has no id to refer to.
+        new_turn: None,
         ..request
     })
 }
@@ -114,6 +116,7 @@ mod tests {
             headers: &headers,
             body: &body,
             caller_scope: "keyless",
+            replay_store: &crate::replay_store::ReplayStore::off(),
         };
         let request = prepare_inquiry(&inquiry, &ModelCatalog::default())?;
         let AnswerShape::Compaction { user_messages } = request.answer else { panic!("{:?}", request.answer) };

@@ -67,6 +67,7 @@ pub(super) fn prepare(
         ignored_params: order.ignored_params(),
         prompt_cache_key: None,
         previous_response_id: None,
+        new_turn: None,
         named_by: None,
         owner: None,
     })

@@ -70,7 +70,9 @@ pub(super) fn to_upstream(object: &JsonObject) -> Result<UpstreamInput, Rejectio
     for (index, (item, head)) in items.iter().zip(&heads).enumerate() {
         let is_message = head.kind.as_deref().is_none_or(|kind| kind == "message");
         match (head.kind.as_deref(), head.role.as_deref()) {
-            (Some("item_reference"), _) => return Err(unknown_item(index, head)),
+            (Some("item_reference"), _) => {
+                return Err(Rejection::item_not_found(index, head.id.as_deref().unwrap_or_default()));
+            }
             // Without its encrypted content upstream would look the item up in a store it does not keep.
             (Some("reasoning"), _) if head.encrypted_content.is_none_or(|raw| raw.get() == "null") => continue,
             (_, Some("system" | "developer")) if is_message && !keeps_developer_items => {
@@ -120,16 +122,6 @@ fn message_text(index: usize, head: &ItemHead<'_>) -> Result<String, Rejection> 
             Ok(texts.join("\n"))
         }
     }
-}
-
-fn unknown_item(index: usize, head: &ItemHead<'_>) -> Rejection {
-    let param = format!("input[{index}]");
-    let id: String = head.id.as_deref().unwrap_or_default().chars().take(100).collect();
-    let message = format!(
-        "Item with id '{id}' not found. Items are not persisted: send the item itself, or set `store` to false in the \
-         client so that it does."
-    );
-    Rejection::invalid_request(Some(&param), message)
 }
 
 /// The body without the items that only the account which made them can decrypt, and how many were dropped; `None`

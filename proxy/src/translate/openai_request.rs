@@ -57,15 +57,13 @@ pub(super) fn prepare(
         ignored_params,
         prompt_cache_key: Some(prompt_cache_key),
         previous_response_id: None,
+        new_turn: None,
         named_by: None,
         owner: None,
     })
 }
 
 fn refuse_what_cannot_be_done(object: &JsonObject) -> Result<(), Rejection> {
-    if object.raw("previous_response_id").is_some_and(|raw| raw != "null") {
-        return Err(Rejection::previous_response_not_found());
-    }
     for param in ["conversation", "prompt"] {
         if object.raw(param).is_some_and(|raw| raw != "null") {
             let message =
@@ -192,7 +190,6 @@ mod tests {
     #[test]
     fn what_cannot_be_done_is_refused_by_name() {
         let cases = [
-            (json!({"model": "m", "input": "x", "previous_response_id": "resp_1"}), "previous_response_id"),
             (json!({"model": "m", "input": "x", "background": true}), "background"),
             (json!({"model": "m", "input": "x", "conversation": "c"}), "conversation"),
             (json!({"model": "m", "input": "x", "stream": "yes"}), "stream"),

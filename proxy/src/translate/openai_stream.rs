@@ -10,9 +10,16 @@ use bytes::Bytes;
 #[derive(Debug, Default)]
 pub(crate) struct OpenAiStream {
     items: OutputItems,
+    /// The terminal event has just passed.
+    is_finished: bool,
 }
 
 impl OpenAiStream {
+    /// Hands over the items of the answer, each as JSON, once it is whole.
+    pub(crate) fn take_finished(&mut self) -> Option<Vec<String>> {
+        std::mem::take(&mut self.is_finished).then(|| self.items.take())
+    }
+
     /// Appends what the client gets of one event.
     pub(crate) fn translate(&mut self, event: Event<'_>, out: &mut Vec<u8>) {
         let kind = event.kind();
@@ -23,16 +30,19 @@ impl OpenAiStream {
         // An answer too large to gather keeps upstream's terminal event; every item has been streamed.
         self.items.note(event);
         match kind {
-            "response.completed" | "response.incomplete" | "response.done" => match self.terminal(event) {
-                Some(data) => {
-                    out.extend_from_slice(b"event: ");
-                    out.extend_from_slice(kind.as_bytes());
-                    out.extend_from_slice(b"\ndata: ");
-                    out.extend_from_slice(&data);
-                    out.extend_from_slice(b"\n\n");
+            "response.completed" | "response.incomplete" | "response.done" => {
+                self.is_finished = true;
+                match self.terminal(event) {
+                    Some(data) => {
+                        out.extend_from_slice(b"event: ");
+                        out.extend_from_slice(kind.as_bytes());
+                        out.extend_from_slice(b"\ndata: ");
+                        out.extend_from_slice(&data);
+                        out.extend_from_slice(b"\n\n");
+                    }
+                    None => out.extend_from_slice(event.as_bytes()),
                 }
-                None => out.extend_from_slice(event.as_bytes()),
-            },
+            }
             _ => out.extend_from_slice(event.as_bytes()),
         }
     }

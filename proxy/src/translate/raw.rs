@@ -98,6 +98,7 @@ fn raw(
         ignored_params: Vec::new(),
         prompt_cache_key: None,
         previous_response_id: None,
+        new_turn: None,
         named_by: None,
         owner: None,
     }

@@ -9,13 +9,14 @@ use super::{ChatAnswer, chat, compaction, images, openai_request, raw};
 use crate::intake::JsonObject;
 use crate::rejection::Rejection;
 use crate::relay::FailureForm;
+use crate::replay_store::{NewTurn, ReplayStore};
 use crate::route::{Dialect, Endpoint, ImageTask};
 
 /// Longest model name we look at.
 const MODEL_CHARS_MAX: usize = 128;
 
 /// A request as it came, its body decoded.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Inquiry<'a> {
     /// What is asked.
     pub(crate) endpoint: Endpoint<'a>,
@@ -29,6 +30,8 @@ pub(crate) struct Inquiry<'a> {
     pub(crate) body: &'a Bytes,
     /// What separates this caller's conversations and ids from everybody else's.
     pub(crate) caller_scope: &'a str,
+    /// What callers were answered lately.
+    pub(crate) replay_store: &'a ReplayStore,
 }
 
 /// A request that is ready to be sent, and what the exchange needs to know of it.
@@ -54,6 +57,8 @@ pub(crate) struct PreparedRequest {
     pub(crate) prompt_cache_key: Option<String>,
     /// The response that the request goes on from, if upstream is to look it up.
     pub(crate) previous_response_id: Option<String>,
+    /// What is to be remembered together with the answer.
+    pub(crate) new_turn: Option<NewTurn>,
     /// The header that names the conversation, if the client sends none like it.
     pub(crate) named_by: Option<(HeaderName, HeaderValue)>,
     /// The only account that can serve it: what the request refers to is known to nobody else.
@@ -191,7 +196,11 @@ fn prepare_responses(
     let object = JsonObject::parse(inquiry.body.clone())?;
     match dialect {
         Dialect::Native => prepare_native(&object),
-        Dialect::OpenAi => openai_request::prepare(&object, inquiry.caller_scope, catalog),
+        Dialect::OpenAi => {
+            let (object, new_turn) = inquiry.replay_store.resolve(object, inquiry.caller_scope)?;
+            let request = openai_request::prepare(&object, inquiry.caller_scope, catalog)?;
+            Ok(PreparedRequest { new_turn, ..request })
+        }
     }
 }
 
@@ -209,6 +218,7 @@ fn prepare_native(object: &JsonObject) -> Result<PreparedRequest, Rejection> {
         ignored_params: Vec::new(),
         prompt_cache_key: object.get("prompt_cache_key", "a string")?,
         previous_response_id: object.get("previous_response_id", "a string")?,
+        new_turn: None,
         named_by: None,
         owner: None,
     })
@@ -252,6 +262,7 @@ mod tests {
             headers: &headers,
             body: &body,
             caller_scope: "keyless",
+            replay_store: &crate::replay_store::ReplayStore::off(),
         };
         prepare(&inquiry, &ModelCatalog::default())
     }

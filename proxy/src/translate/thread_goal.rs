@@ -78,6 +78,7 @@ mod tests {
             headers: &headers,
             body: &body,
             caller_scope: "key:1",
+            replay_store: &crate::replay_store::ReplayStore::off(),
         };
         let request = request::prepare(&inquiry, &ModelCatalog::default()).map_err(|rejection| rejection.status)?;
         assert!(request.body.is_empty() || request.body == body);

@@ -63,6 +63,7 @@ impl Relay<'_, '_> {
             Collected::Done(response) => match in_shape(shape, response) {
                 Ok(body) => {
                     self.settle().await;
+                    self.remember(collector.take_items());
                     self.downstream.answer(200, "application/json", &self.answering.head, body).await
                 }
                 Err(rejection) => self.reject(rejection).await,
@@ -148,6 +149,14 @@ impl Collector {
         match self {
             Self::Response(items) => items.collect(event),
             Self::Chat(collector) => collector.collect(event),
+        }
+    }
+
+    /// The items of the answer, each as JSON, if callers may refer to them.
+    fn take_items(&mut self) -> Vec<String> {
+        match self {
+            Self::Response(items) => items.take(),
+            Self::Chat(_) => Vec::new(),
         }
     }
 }

@@ -44,6 +44,14 @@ impl Filter {
         }
     }
 
+    /// The items of an answer that has just become whole, each as JSON, if callers may refer to them.
+    fn take_finished(&mut self) -> Option<Vec<String>> {
+        match self {
+            Self::OpenAi(translator) => translator.take_finished(),
+            Self::Untouched | Self::Chat(_) | Self::Images(_) => None,
+        }
+    }
+
     /// Why a whole answer is none all the same. The client was told.
     fn failure(&self) -> Option<Rejection> {
         match self {
@@ -68,6 +76,9 @@ impl Relay<'_, '_> {
                             self.fail(&rejection).await;
                         } else if self.open.has_terminal() {
                             self.settle().await;
+                        }
+                        if let Some(items) = filter.take_finished() {
+                            self.remember(items);
                         }
                         if !bytes.is_empty() {
                             self.downstream.write(bytes).await?;

@@ -93,6 +93,8 @@ pub(in crate::translate) fn prepare(
         tier: choice.tier,
         ignored_params: ignored_params(&object)?,
         prompt_cache_key: Some(prompt_cache_key),
+        previous_response_id: None,
+        new_turn: None,
         named_by: None,
         owner: None,
     })

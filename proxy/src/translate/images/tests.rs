@@ -26,6 +26,7 @@ fn ask(task: ImageTask, content_type: &str, body: Bytes) -> Result<PreparedReque
         headers: &headers,
         body: &body,
         caller_scope: "keyless",
+        replay_store: &crate::replay_store::ReplayStore::off(),
     };
     prepare(&inquiry, task, &catalog)
 }
