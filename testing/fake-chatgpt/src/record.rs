@@ -15,7 +15,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::account::Account;
-use crate::script::Usage;
+use crate::script::{Script, Usage};
 
 /// One request as it arrived, and its outcome so far.
 #[derive(Clone, Debug)]
@@ -36,6 +36,8 @@ pub struct RequestRecord {
     pub account: Option<String>,
     /// When its body was complete.
     pub received_at: SystemTime,
+    /// What its account answered it with, if it came that far.
+    pub script: Option<Arc<Script>>,
     /// The status, once a response head was made.
     pub status: Option<u16>,
     /// Server-sent events handed to the HTTP layer.
@@ -133,7 +135,7 @@ impl RequestRecord {
         serde_json::json!({
             "sequence": self.sequence, "connection": self.connection, "head": &*self.head,
             "body": String::from_utf8_lossy(&self.body), "body_bytes": self.body_bytes, "body_sha256": self.body_sha256,
-            "account": self.account, "received_ms": received_ms, "status": self.status,
+            "account": self.account, "received_ms": received_ms, "script": self.script, "status": self.status,
             "events_sent": self.events_sent, "outcome": self.outcome,
         })
     }
@@ -145,14 +147,22 @@ struct Entry {
     arrived: RequestRecord,
     account: Option<Arc<Account>>,
     events_sent: AtomicU64,
-    progress: Mutex<(Option<u16>, Outcome)>,
+    progress: Mutex<Progress>,
+}
+
+/// What became of a request so far.
+#[derive(Clone, Debug)]
+struct Progress {
+    script: Option<Arc<Script>>,
+    status: Option<u16>,
+    outcome: Outcome,
 }
 
 impl Entry {
     fn snapshot(&self) -> RequestRecord {
-        let (status, outcome) = *self.progress.lock();
+        let Progress { script, status, outcome } = self.progress.lock().clone();
         let events_sent = self.events_sent.load(Ordering::SeqCst);
-        RequestRecord { status, outcome, events_sent, ..self.arrived.clone() }
+        RequestRecord { script, status, outcome, events_sent, ..self.arrived.clone() }
     }
 }
 
@@ -180,7 +190,7 @@ impl Log {
     /// Enters a request; `arrived.sequence` is filled in.
     pub(crate) fn open(self: &Arc<Self>, mut arrived: RequestRecord, account: Option<Arc<Account>>) -> Ticket {
         arrived.sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
-        let progress = Mutex::new((None, Outcome::InFlight));
+        let progress = Mutex::new(Progress { script: None, status: None, outcome: Outcome::InFlight });
         let entry = Arc::new(Entry { arrived, account, events_sent: AtomicU64::new(0), progress });
         let mut entries = self.entries.lock();
         if entries.len() == self.entries_max {
@@ -264,8 +274,12 @@ pub(crate) struct Ticket {
 
 impl Ticket {
     pub(crate) fn set_status(&self, status: u16) {
-        self.entry.progress.lock().0 = Some(status);
+        self.entry.progress.lock().status = Some(status);
         self.log.notify();
+    }
+
+    pub(crate) fn set_script(&self, script: &Script) {
+        self.entry.progress.lock().script = Some(Arc::new(script.clone()));
     }
 
     pub(crate) fn events_sent(&self, events: u64) {
@@ -283,7 +297,7 @@ impl Ticket {
         if let (Outcome::Ended { terminal, usage }, Some(account)) = (outcome, &self.entry.account) {
             account.add_to_totals(terminal, usage);
         }
-        self.entry.progress.lock().1 = outcome;
+        self.entry.progress.lock().outcome = outcome;
         self.log.notify();
     }
 }

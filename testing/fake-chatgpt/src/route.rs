@@ -108,6 +108,7 @@ fn record(connection: &Connection, head: Arc<RequestHead>, headers: HeaderMap, b
         body_sha256: keeps_body.then(|| Sha256::digest(&body).iter().map(|byte| format!("{byte:02x}")).collect()),
         account: account.as_ref().map(|account| account.profile.name.clone()),
         received_at: clock::now(),
+        script: None,
         status: None,
         events_sent: 0,
         outcome: Outcome::InFlight,

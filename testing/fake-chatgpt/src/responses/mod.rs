@@ -40,6 +40,7 @@ pub(crate) async fn serve(exchange: Exchange) -> Reply {
         Err(refusal) => return exchange.refuse(refusal),
     };
     let script = account.next_script();
+    exchange.ticket.set_script(&script);
     play(exchange, &account, &body, script).await
 }
 
