@@ -99,6 +99,15 @@ def run_rust_tests(context: Context) -> int:
     return rust_tests_passed(output)
 
 
+def run_long_tests(context: Context) -> int:
+    """The tests that take their size from the environment, once more and at length. Needs the test database."""
+    command = ["cargo", "nextest", "run", "--workspace", "--locked", "--color", "never", "--profile", "long"]
+    names = "|".join(sorted({test.partition("::")[0] for test in LONG_TESTS}))
+    sizes = [f"{name}={value}" for name, value in LONG_SIZES.items()]
+    output = context.command("env", *sizes, *command, "--filterset", f"test(/^({names})::/)")
+    return long_tests_passed(output)
+
+
 def run_client_tests(context: Context) -> int:
     context.command("cargo", "build", "--locked", "--workspace", "--bins")
     return python_tests_passed(context.command(".venv/bin/pytest", "testing/clients"))
@@ -114,6 +123,15 @@ def rust_tests_passed(output: str) -> int:
     return passed
 
 
+def long_tests_passed(output: str) -> int:
+    """All others are left out on purpose, so every one that is wanted must be seen to have passed."""
+    passed = set(re.findall(r"^ +PASS \[.*?\] +(?:\([^)]*\) +)?codex-lb::gateway (\S+)$", output, re.MULTILINE))
+    missing = sorted(set(LONG_TESTS) - passed)
+    if missing:
+        raise Failure(f"not seen to pass: {missing}")
+    return len(LONG_TESTS)
+
+
 def python_tests_passed(output: str) -> int:
     summary = output.strip().splitlines()[-1]
     words = "passed|failed|skipped|errors?|deselected|xfailed|xpassed"
@@ -124,6 +142,13 @@ def python_tests_passed(output: str) -> int:
     return counts.get("passed", 0)
 
 
+# What `make test` runs at the sizes that the tests have by themselves.
+LONG_SIZES = {"CODEX_LB_FAULT_EXCHANGES": 10_000}
+LONG_TESTS = [
+    "faults::no_client_sees_a_failure_that_a_healthy_account_could_have_served",
+    "faults::the_same_holds_over_http_2",
+]
+
 TEST = [
     Stage("format", check_format),
     Stage("lints", check_lints),
@@ -131,8 +156,8 @@ TEST = [
     Stage("rust tests", run_rust_tests),
     Stage("real clients", run_client_tests),
 ]
-# Heavier stages join here.
-SUITES = {"test": TEST, "test-all": TEST}
+TEST_ALL = TEST + [Stage("rust tests at length", run_long_tests)]
+SUITES = {"test": TEST, "test-all": TEST_ALL}
 
 
 def run_suite(stages: list) -> int:

@@ -29,6 +29,16 @@ def test_rust_tests_pass_only_when_all_ran(summary, passed):
         assert stages.rust_tests_passed(summary) == passed
 
 
+def test_long_tests_pass_only_when_each_was_seen(monkeypatch):
+    monkeypatch.setattr(stages, "LONG_TESTS", ["faults::one", "faults::two"])
+    one = "        PASS [  10.584s] (1/2) codex-lb::gateway faults::one\n"
+    two = "        PASS [ 110.584s] codex-lb::gateway faults::two\n"
+    assert stages.long_tests_passed(one + two) == 2
+    for output in [one, one + two.replace("PASS", "FAIL"), "no tests to run"]:
+        with pytest.raises(stages.Failure):
+            stages.long_tests_passed(output)
+
+
 @pytest.mark.parametrize(
     ("summary", "passed"),
     [("== 28 passed in 3.20s ==", 28), ("28 passed, 1 skipped in 3s", None), ("no tests ran in 0.01s", 0)],

@@ -7,8 +7,10 @@
 mod commands;
 mod exchanges;
 mod failover;
+mod faults;
 mod files;
 mod images;
+mod leases;
 mod load;
 mod model_limits;
 mod owners;

@@ -41,7 +41,8 @@ impl Upstream {
         Self::with(FakeChatGpt::builder().tls(true).http2(true).start().await.unwrap(), accounts)
     }
 
-    fn with(fake: FakeChatGpt, accounts: usize) -> Self {
+    /// Accounts of a fake that was started otherwise.
+    pub(crate) fn with(fake: FakeChatGpt, accounts: usize) -> Self {
         let accounts = (0..accounts).map(|_| fake.add_account(AccountSpec::default())).collect();
         Self { fake, accounts }
     }
