@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use codex_lb_shared::ids::ExchangeId;
 use codex_lb_shared::pool::PooledAccount;
-use http::header;
+use http::{HeaderName, header};
 use parking_lot::Mutex;
-use pingora::http::ResponseHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::HttpTask;
 use pingora::protocols::http::subrequest::server::SubrequestHandle;
 use pingora::upstreams::peer::HttpPeer;
@@ -157,6 +157,7 @@ pub(crate) fn set_framing(session: &mut Session, body_bytes: usize) -> pingora::
     let authority = session.req_header().uri.authority().map(|authority| authority.as_str().to_owned());
     let header = session.req_header_mut();
     header.set_version(http::Version::HTTP_11);
+    remove_hop_by_hop(header);
     for name in [header::TRANSFER_ENCODING, header::CONTENT_ENCODING, header::EXPECT] {
         header.remove_header(&name);
     }
@@ -164,4 +165,45 @@ pub(crate) fn set_framing(session: &mut Session, body_bytes: usize) -> pingora::
         header.insert_header(header::HOST, authority)?;
     }
     header.insert_header(header::CONTENT_LENGTH, body_bytes)
+}
+
+/// Removes what the client said about its connection to us, and what it named as part of that. Pingora refuses to send
+/// some of it on, and a leg that never left would look like a failure of its account.
+fn remove_hop_by_hop(header: &mut RequestHeader) {
+    let values =
+        header.headers.get_all(header::CONNECTION).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    let named = values.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok());
+    // Where a request goes is never a matter of one connection.
+    let removed: Vec<HeaderName> =
+        named.filter(|name| name != header::HOST).chain([header::CONNECTION, header::UPGRADE, header::TE]).collect();
+    for name in removed {
+        header.remove_header(&name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_says_of_its_connection_stays_there() {
+        let mut header = RequestHeader::build("POST", b"/", None).unwrap();
+        for (name, value) in [
+            ("host", "h"),
+            ("connection", "x-a, \"x-b\" ,host,,:path, content-length"),
+            ("connection", "X-C, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
+            ("x-a", "1"),
+            ("x-b", "2"),
+            ("x-c", "3"),
+            ("content-length", "7"),
+            ("te", "trailers"),
+            ("upgrade", "h2c"),
+        ] {
+            header.append_header(name, value).unwrap();
+        }
+        remove_hop_by_hop(&mut header);
+        let mut left: Vec<_> = header.headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["host", "x-b"]);
+    }
 }
