@@ -104,9 +104,10 @@ impl ProxyHttp for Gateway {
     async fn early_request_filter(&self, session: &mut Session, _context: &mut Context) -> Result<()> {
         if session.subrequest_ctx.is_none() {
             let config = &self.plane.state.config.proxy;
-            // A stopping process promises nobody another request on this connection.
-            let is_stopping = self.plane.state.is_draining();
-            session.set_keepalive((!is_stopping).then_some(config.keepalive_timeout.as_secs()));
+            // A stopping process promises nobody another request on this connection, and a client of HTTP/1.0 that did
+            // not ask for one waits for its end.
+            let is_last = self.plane.state.is_draining() || session.get_keepalive().is_none();
+            session.set_keepalive((!is_last).then_some(config.keepalive_timeout.as_secs()));
             // Without this a stray byte behind a request aborts the answer that is running.
             session.set_pipelining_enabled(true);
             // Without this a reader that stalls holds its exchange, lease and buffers for ever.

@@ -51,8 +51,14 @@ pub(crate) async fn read_body(
     let mut body = BytesMut::with_capacity(usize::try_from(declared).unwrap_or_default());
     loop {
         let read = tokio::time::timeout(bounds.piece_timeout, session.downstream_session.read_request_body());
-        let Some(piece) = read.await.map_err(|_| Rejection::body_timeout())?.map_err(|_| Rejection::body_cut())? else {
-            break;
+        let piece = match read.await.map_err(|_| Rejection::body_timeout())? {
+            Ok(Some(piece)) => piece,
+            Ok(None) => break,
+            Err(_) => {
+                // Where this body ends nobody knows, so nothing behind it may be taken for a request.
+                session.set_keepalive(None);
+                return Err(Rejection::body_cut());
+            }
         };
         let length = body.len() as u64 + piece.len() as u64;
         if length > bounds.bytes_max {

@@ -4,6 +4,7 @@
 #![expect(clippy::print_stderr, reason = "a failed test shows what the gateway said")]
 #![expect(clippy::disallowed_methods, reason = "tests read their own environment and wait in threads of their own")]
 
+mod bad_input;
 mod commands;
 mod exchanges;
 mod failover;
@@ -20,3 +21,4 @@ mod replay;
 mod routes;
 mod support;
 mod tokens;
+mod wire;

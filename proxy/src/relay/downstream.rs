@@ -63,6 +63,9 @@ pub(crate) struct Downstream<'s> {
     session: &'s mut Session,
     exchange_id: ExchangeId,
     is_head_sent: bool,
+    /// A body without a length needs chunks on HTTP/1.1: without, only the end of the connection would end it, and a
+    /// stream that is cut would look whole. HTTP/2 has frames, and HTTP/1.0 knows neither.
+    is_chunked: bool,
     /// How a failure is told once the head went out.
     pub(crate) failure_form: FailureForm,
     standing_headers: Option<Box<dyn Fn() -> Headers + Send + Sync>>,
@@ -71,7 +74,15 @@ pub(crate) struct Downstream<'s> {
 impl<'s> Downstream<'s> {
     /// An answer of which nothing was sent.
     pub(crate) fn new(session: &'s mut Session, exchange_id: ExchangeId) -> Self {
-        Self { session, exchange_id, is_head_sent: false, failure_form: FailureForm::default(), standing_headers: None }
+        let is_chunked = session.req_header().version == http::Version::HTTP_11;
+        Self {
+            session,
+            exchange_id,
+            is_head_sent: false,
+            is_chunked,
+            failure_form: FailureForm::default(),
+            standing_headers: None,
+        }
     }
 
     /// Whatever is answered says this too, as it is when the head goes out.
@@ -109,6 +120,9 @@ impl<'s> Downstream<'s> {
         insert(&mut response, "cache-control", "no-cache")?;
         // Proxies in between must not collect a stream.
         insert(&mut response, "x-accel-buffering", "no")?;
+        if self.is_chunked {
+            insert(&mut response, header::TRANSFER_ENCODING.as_str(), "chunked")?;
+        }
         self.is_head_sent = true;
         self.session.downstream_session.write_response_header(Box::new(response)).await.map_err(|_| ClientGone)
     }
@@ -156,6 +170,10 @@ impl<'s> Downstream<'s> {
         }
         self.is_head_sent = true;
         let session = &mut self.session.downstream_session;
+        if !session.is_body_done() {
+            // The rest of the request is not read, so the connection ends with this answer; the client is to know.
+            session.set_keepalive(None);
+        }
         let is_head_only = session.req_header().method == http::Method::HEAD;
         session.write_response_header(Box::new(response)).await.map_err(|_| ClientGone)?;
         let body = if is_head_only { Bytes::new() } else { body };
