@@ -64,6 +64,15 @@ impl From<Rejection> for Stop {
     }
 }
 
+impl From<intake::NoBody> for Stop {
+    fn from(no_body: intake::NoBody) -> Self {
+        match no_body {
+            intake::NoBody::Rejected(rejection) => rejection.into(),
+            intake::NoBody::ClientGone => Self::ClientGone,
+        }
+    }
+}
+
 impl From<ClientGone> for Stop {
     fn from(_: ClientGone) -> Self {
         Self::ClientGone

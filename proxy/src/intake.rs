@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
+use pingora::ErrorType;
 use pingora_proxy::Session;
 use tokio::time::Instant;
 
@@ -25,25 +26,40 @@ pub(crate) struct Bounds {
     pub(crate) piece_timeout: Duration,
 }
 
+/// Why there is no body.
+#[derive(Debug)]
+pub(crate) enum NoBody {
+    /// It may not be, or cannot be read.
+    Rejected(Rejection),
+    /// The client left before its end.
+    ClientGone,
+}
+
+impl From<Rejection> for NoBody {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
 /// Reads and decodes the body of a request whose caller is proven.
 ///
 /// # Errors
-/// 413 above the bound, 415 for an unknown coding, 400 for a corrupt or cut body, 408 when it stops arriving, 503 when
-/// there is no memory for it.
+/// When the client left; 413 above the bound, 415 for an unknown coding, 400 for a corrupt body, 408 when it stops
+/// arriving, 503 when there is no memory for it.
 pub(crate) async fn read_body(
     session: &mut Session,
     bounds: Bounds,
     held: &mut HeldBytes<'_>,
-) -> Result<Bytes, Rejection> {
+) -> Result<Bytes, NoBody> {
     let coding = content_coding(&session.req_header().headers)?;
     let declared = declared_length(&session.req_header().headers).unwrap_or(0);
     if declared > bounds.bytes_max {
-        return Err(Rejection::payload_too_large(bounds.bytes_max));
+        return Err(Rejection::payload_too_large(bounds.bytes_max).into());
     }
     // What is declared is held at once: bodies that grow side by side could wait for each other for ever.
     held.grow_to(declared).await?;
     if session.req_header().headers.contains_key(http::header::EXPECT) {
-        session.downstream_session.write_continue_response().await.map_err(|_| Rejection::body_cut())?;
+        session.downstream_session.write_continue_response().await.map_err(|_| NoBody::ClientGone)?;
     }
     // Pingora's own time-out would strike first and call it something else.
     session.downstream_session.set_read_timeout(Some(bounds.piece_timeout + Duration::from_secs(5)));
@@ -54,27 +70,30 @@ pub(crate) async fn read_body(
         let piece = match read.await.map_err(|_| Rejection::body_timeout())? {
             Ok(Some(piece)) => piece,
             Ok(None) => break,
+            Err(error) if matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError) => {
+                return Err(NoBody::ClientGone);
+            }
             Err(_) => {
                 // Where this body ends nobody knows, so nothing behind it may be taken for a request.
                 session.set_keepalive(None);
-                return Err(Rejection::body_cut());
+                return Err(Rejection::body_cut().into());
             }
         };
         let length = body.len() as u64 + piece.len() as u64;
         if length > bounds.bytes_max {
-            return Err(Rejection::payload_too_large(bounds.bytes_max));
+            return Err(Rejection::payload_too_large(bounds.bytes_max).into());
         }
         // Whoever trickles a body holds memory that others wait for.
         let spent = began.elapsed();
         if spent > bounds.piece_timeout && length < spent.as_secs() * BYTES_PER_SECOND_MIN {
-            return Err(Rejection::body_timeout());
+            return Err(Rejection::body_timeout().into());
         }
         held.grow_to(length).await?;
         body.extend_from_slice(&piece);
     }
     match coding {
         None => Ok(body.freeze()),
-        Some(coding) => decode::decode(coding, body.freeze(), bounds.bytes_max, held).await,
+        Some(coding) => Ok(decode::decode(coding, body.freeze(), bounds.bytes_max, held).await?),
     }
 }
 

@@ -8,8 +8,7 @@ use http::HeaderMap;
 use pingora_proxy::Session;
 use serde_json::{Value, json};
 
-use crate::intake::{self, Bounds};
-use crate::rejection::Rejection;
+use crate::intake::{self, Bounds, NoBody};
 use crate::relay::{AnswerHead, ClientGone, Downstream};
 use crate::route::OwnQuestion;
 use crate::serve::DataPlane;
@@ -40,7 +39,11 @@ pub(crate) async fn answer(plane: &DataPlane, session: &mut Session, question: O
             let head = AnswerHead { headers: vec![("cache-control", "no-store".to_owned())] };
             downstream.answer(200, "application/json", &head, Bytes::from(body.to_string())).await
         }
-        Err(rejection) => {
+        Err(NoBody::ClientGone) => {
+            open.close(ExchangeStatus::Cancelled).await;
+            Err(ClientGone)
+        }
+        Err(NoBody::Rejected(rejection)) => {
             plane.state.metrics.rejected(rejection.code);
             open.trail.error_code = Some(rejection.code.to_owned());
             open.trail.error_kind = Some(rejection.kind);
@@ -55,7 +58,7 @@ async fn find_answer(
     downstream: &mut Downstream<'_>,
     open: &mut OpenExchange,
     question: OwnQuestion,
-) -> Result<Value, Rejection> {
+) -> Result<Value, NoBody> {
     let socket_peer = caller::socket_peer(downstream.session());
     let headers = downstream.session().req_header().headers.clone();
     let caller = caller::prove(&plane.state, &headers, socket_peer, open.trail.requested_at).await?;

@@ -190,9 +190,10 @@ impl Rejection {
         Self::new(408, Kind::Timeout, "invalid_request_error", "request_timeout", message)
     }
 
-    /// The body broke off.
+    /// The body's framing is broken.
     pub(crate) fn body_cut() -> Self {
-        Self::new(400, Kind::Cancelled, "invalid_request_error", "request_incomplete", "The request body was cut off.")
+        let message = "The request body is broken: its chunks do not fit together.";
+        Self::new(400, Kind::BadRequest, "invalid_request_error", "request_incomplete", message)
     }
 
     /// There is no memory for this body right now.

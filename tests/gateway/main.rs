@@ -12,6 +12,7 @@ mod faults;
 mod files;
 mod images;
 mod leases;
+mod leaving;
 mod load;
 mod model_limits;
 mod owners;

@@ -316,6 +316,11 @@ impl Gateway {
         self.store.usage_totals(Timestamp::from_unix_ms(0), Timestamp::from_unix_ms(i64::MAX)).await.unwrap()
     }
 
+    /// How many descriptors the process holds.
+    pub(crate) fn open_descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.0.id())).unwrap().count()
+    }
+
     /// Stops it as Kubernetes does.
     pub(crate) fn stop(&mut self) -> ExitStatus {
         let sent = Command::new("kill").arg(self.child.0.id().to_string()).status().unwrap();

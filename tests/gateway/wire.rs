@@ -58,6 +58,11 @@ impl Wire {
         String::from_utf8_lossy(&self.unread).into_owned()
     }
 
+    /// Takes a single byte out of what the gateway sent, or notices that there will be none.
+    pub(crate) async fn read_byte(&mut self) {
+        let (Ok(_) | Err(_)) = self.stream.read(&mut [0]).await;
+    }
+
     async fn read_answer(&mut self) -> Option<Answer> {
         let head_bytes = loop {
             if let Some(at) = find(&self.unread, b"\r\n\r\n") {
