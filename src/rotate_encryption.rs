@@ -10,16 +10,16 @@ use std::path::Path;
 use anyhow::{Context as _, bail, ensure};
 use codex_lb_shared::clock;
 use codex_lb_shared::config::Config;
-use codex_lb_shared::ids::AccountId;
-use codex_lb_shared::secret::{EncryptionKey, KeyFiles, SealedTokens, Sealer};
-use codex_lb_shared::store::{FingerprintCheck, SealedRow, Store};
+use codex_lb_shared::ids::{AccountId, EgressProxyId};
+use codex_lb_shared::secret::{EncryptionKey, KeyFiles, SealedEgressPassword, SealedTokens, Sealer};
+use codex_lb_shared::store::{FingerprintCheck, ResealedPassword, SealedPasswordRow, SealedRow, Store};
 
 use crate::{open, output};
 
-/// Accounts in one transaction.
+/// Rows in one transaction.
 const BATCH_ROWS: u32 = 100;
-/// How often all accounts are looked at before we give up: each time only those are left whose tokens were refreshed
-/// between reading and writing.
+/// How often all rows are looked at before we give up: each time only those are left that somebody changed between
+/// reading and writing.
 const PASSES_MAX: u32 = 20;
 const DOCS: &str = "docs/encryption-key.md";
 
@@ -181,31 +181,51 @@ async fn reseal_all(store: &Store, target: &EncryptionKey, others: &[EncryptionK
     ensure!(is_known, "none of the keys here is the one that this database was last used with");
     // Before the switch, so that a row which does not open stops us while nothing is decided yet; after it, for what
     // servers sealed in between. The database takes nothing under the old key from the switch on.
-    let mut accounts = reseal_until_done(store, &sealer).await?;
+    let mut resealed = reseal_until_done(store, &sealer).await?;
     if recorded != sealer.fingerprint() {
         store
             .switch_encryption_key(&recorded, &sealer.fingerprint(), &sealer.key_id(), clock::now())
             .await
             .context("another rotation has come between; run this again")?;
-        accounts += reseal_until_done(store, &sealer).await?;
+        resealed += reseal_until_done(store, &sealer).await?;
     }
-    output::print_line(&format!("{accounts} accounts were sealed anew with the key {}.", sealer.key_id()))
+    let Resealed { accounts, passwords } = resealed;
+    output::print_line(&format!("{accounts} accounts were sealed anew with the key {}.", sealer.key_id()))?;
+    if passwords > 0 {
+        output::print_line(&format!("So were the passwords of {passwords} egress proxies."))?;
+    }
+    Ok(())
+}
+
+/// Rows that were sealed anew.
+#[derive(Clone, Copy, Debug, Default)]
+struct Resealed {
+    accounts: u64,
+    /// Of egress proxies.
+    passwords: u64,
+}
+
+impl std::ops::AddAssign for Resealed {
+    fn add_assign(&mut self, other: Self) {
+        self.accounts += other.accounts;
+        self.passwords += other.passwords;
+    }
 }
 
 /// How many rows were sealed anew. When this returns, a look at all rows has found none under another key.
-async fn reseal_until_done(store: &Store, sealer: &Sealer) -> anyhow::Result<u64> {
-    let mut resealed = 0;
+async fn reseal_until_done(store: &Store, sealer: &Sealer) -> anyhow::Result<Resealed> {
+    let mut resealed = Resealed::default();
     for _ in 0..PASSES_MAX {
-        let pass = reseal_once(store, sealer).await?;
-        resealed += pass.resealed;
-        if pass.found == 0 {
+        let (accounts, passwords) = (reseal_accounts(store, sealer).await?, reseal_passwords(store, sealer).await?);
+        resealed += Resealed { accounts: accounts.resealed, passwords: passwords.resealed };
+        if accounts.found + passwords.found == 0 {
             return Ok(resealed);
         }
     }
     bail!("account tokens change faster than they can be sealed anew; run this again")
 }
 
-/// One look at all rows.
+/// One look at all rows of a table.
 #[derive(Default)]
 struct Pass {
     /// Rows under another key.
@@ -214,7 +234,7 @@ struct Pass {
     resealed: u64,
 }
 
-async fn reseal_once(store: &Store, sealer: &Sealer) -> anyhow::Result<Pass> {
+async fn reseal_accounts(store: &Store, sealer: &Sealer) -> anyhow::Result<Pass> {
     let key_id = sealer.key_id();
     let mut pass = Pass::default();
     let mut after: Option<AccountId> = None;
@@ -236,4 +256,29 @@ fn seal_anew(sealer: &Sealer, row: SealedRow) -> anyhow::Result<SealedRow> {
     let opened = row.tokens.open(sealer, id);
     let opened = opened.with_context(|| format!("open the tokens of account {id}; import or delete it first"))?;
     Ok(SealedRow { tokens: SealedTokens::seal(sealer, id, &opened)?, ..row })
+}
+
+async fn reseal_passwords(store: &Store, sealer: &Sealer) -> anyhow::Result<Pass> {
+    let key_id = sealer.key_id();
+    let mut pass = Pass::default();
+    let mut after: Option<EgressProxyId> = None;
+    loop {
+        let rows = store.sealed_passwords(after, BATCH_ROWS).await?;
+        let Some(last) = rows.last() else { return Ok(pass) };
+        after = Some(last.id);
+        let stale = rows.into_iter().filter(|row| !row.password.is_sealed_with(&key_id));
+        let fresh: Vec<_> = stale.map(|row| seal_password_anew(sealer, row)).collect::<anyhow::Result<_>>()?;
+        if !fresh.is_empty() {
+            pass.found += fresh.len() as u64;
+            pass.resealed += store.reseal_passwords(&fresh).await?;
+        }
+    }
+}
+
+fn seal_password_anew(sealer: &Sealer, before: SealedPasswordRow) -> anyhow::Result<ResealedPassword> {
+    let id = before.id;
+    let opened = before.password.open(sealer, id);
+    let opened =
+        opened.with_context(|| format!("open the password of egress proxy {id}; set it anew or delete it first"))?;
+    Ok(ResealedPassword { after: SealedEgressPassword::seal(sealer, id, &opened)?, before })
 }

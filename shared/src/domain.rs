@@ -5,6 +5,7 @@
 pub mod account;
 pub mod api_key;
 pub mod auth_file;
+pub mod egress_proxy;
 pub mod exchange_record;
 pub mod health;
 pub mod models;

@@ -55,6 +55,10 @@ id!(
     ApiKeyId
 );
 id!(
+    /// One egress proxy.
+    EgressProxyId
+);
+id!(
     /// One downstream request, from its arrival until its answer ended; also the `x-request-id` we send.
     ExchangeId
 );

@@ -22,10 +22,12 @@ use zeroize::Zeroizing;
 
 mod encryption_key;
 mod key_files;
+mod sealed_egress_password;
 mod sealed_tokens;
 
 pub use encryption_key::{EncryptionKey, EncryptionKeyError};
 pub use key_files::KeyFiles;
+pub use sealed_egress_password::SealedEgressPassword;
 pub use sealed_tokens::SealedTokens;
 
 const VERSION: &str = "v1";
@@ -40,6 +42,8 @@ pub enum SealPurpose {
     AccountAccessToken,
     /// An account's refresh token.
     AccountRefreshToken,
+    /// An egress proxy's password.
+    EgressPassword,
 }
 
 impl SealPurpose {
@@ -49,6 +53,7 @@ impl SealPurpose {
             Self::AccountIdToken => "account id token",
             Self::AccountAccessToken => "account access token",
             Self::AccountRefreshToken => "account refresh token",
+            Self::EgressPassword => "egress proxy password",
         }
     }
 }

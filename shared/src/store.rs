@@ -15,6 +15,7 @@ mod api_keys;
 mod columns;
 mod connect;
 mod database_url;
+mod egress_proxies;
 mod encryption;
 mod error;
 mod generations;
@@ -27,7 +28,10 @@ mod usage_hourly;
 pub use accounts::{AccountPatch, NewAccount, StoredAccount, Upserted};
 pub use connect::StoreOptions;
 pub use database_url::{DatabaseUrl, InvalidDatabaseUrl};
-pub use encryption::{FingerprintCheck, SealedRow};
+pub use egress_proxies::{
+    EGRESS_PROXIES_MAX, EgressProxyAdded, EgressProxyDeleted, EgressProxyForm, StoredEgressProxy,
+};
+pub use encryption::{FingerprintCheck, ResealedPassword, SealedPasswordRow, SealedRow};
 pub use error::{Cause, StoreError};
 pub use generations::Generations;
 pub use request_log::{LoggedExchange, PAGE_ROWS_MAX, PageRequest};

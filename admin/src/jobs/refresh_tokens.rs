@@ -112,6 +112,7 @@ mod tests {
             status: AccountStatus::ACTIVE,
             routing_policy: RoutingPolicy::Normal,
             concurrency_cap: None,
+            egress_proxy_id: None,
             installation_id: String::new(),
             access_token_expires_at: expires_at.map(Timestamp::from_unix_seconds),
             tokens_refreshed_at: Timestamp::from_unix_seconds(refreshed_at),

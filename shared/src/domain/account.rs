@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::ids::AccountId;
+use crate::ids::{AccountId, EgressProxyId};
 
 /// A subscription plan, as far as it matters for capacity. Unknown plans count as free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -235,6 +235,8 @@ pub struct Account {
     pub routing_policy: RoutingPolicy,
     /// Streams at once, or the setting's default.
     pub concurrency_cap: Option<u32>,
+    /// What all its connections go out through, or the default of the installation.
+    pub egress_proxy_id: Option<EgressProxyId>,
     /// A stable random id sent as `x-codex-installation-id`, so that clients' own ids never mix on one account.
     pub installation_id: String,
     /// When the access token expires, if it says so.

@@ -4,7 +4,7 @@
 
 use crate::clock::Timestamp;
 use crate::domain::account::{Account, AccountState, AccountStatus, Plan, RoutingPolicy, UpstreamIdentity};
-use crate::ids::AccountId;
+use crate::ids::{AccountId, EgressProxyId};
 use crate::secret::SealedTokens;
 
 use super::columns::{Column, moment, moment_some};
@@ -58,13 +58,15 @@ pub struct AccountPatch {
     pub routing_policy: Option<RoutingPolicy>,
     /// Another cap, or `Some(None)` for the setting's default.
     pub concurrency_cap: Option<Option<u32>>,
+    /// Another egress proxy, or `Some(None)` for the installation's default.
+    pub egress_proxy_id: Option<Option<EgressProxyId>>,
 }
 
 macro_rules! select_accounts {
     ($rest:literal) => {
         concat!(
             "select id, chatgpt_account_id, chatgpt_user_id, email, alias, plan, state, state_reason, state_until, ",
-            "routing_policy, concurrency_cap, installation_id, id_token_sealed, access_token_sealed, ",
+            "routing_policy, concurrency_cap, egress_proxy_id, installation_id, id_token_sealed, access_token_sealed, ",
             "refresh_token_sealed, access_token_expires_at, tokens_refreshed_at, token_version, created_at ",
             "from accounts ",
             $rest
@@ -127,6 +129,7 @@ const PATCH: &str = "\
         alias = case when $2 then $3 else alias end, \
         routing_policy = coalesce($4, routing_policy), \
         concurrency_cap = case when $5 then $6 else concurrency_cap end, \
+        egress_proxy_id = case when $8 then $9 else egress_proxy_id end, \
         updated_at = $7 \
     where id = $1";
 
@@ -175,7 +178,7 @@ impl Store {
     /// replaced meanwhile. Ask again and seal anew.
     pub async fn upsert_account(&self, login: &NewAccount, now: Timestamp) -> Result<Upserted, StoreError> {
         let token_version: Option<i64> = transact!(self, "store an account", |tx| {
-            if is_key_retired!(self, tx, login.tokens) {
+            if is_key_retired!(self, tx, |key_id: &str| login.tokens.are_sealed_with(key_id)) {
                 None
             } else {
                 let token_version = sqlx::query_scalar(UPSERT)
@@ -218,7 +221,7 @@ impl Store {
     ) -> Result<bool, StoreError> {
         const ACTION: &str = "replace an account's tokens";
         let is_replaced: Option<bool> = transact!(self, ACTION, |tx| {
-            if is_key_retired!(self, tx, tokens) {
+            if is_key_retired!(self, tx, |key_id: &str| tokens.are_sealed_with(key_id)) {
                 None
             } else {
                 let replace = sqlx::query(REPLACE_TOKENS)
@@ -327,7 +330,9 @@ impl Store {
                 .bind(patch.routing_policy.map(RoutingPolicy::as_str))
                 .bind(patch.concurrency_cap.is_some())
                 .bind(patch.concurrency_cap.flatten().map(i64::from))
-                .bind(now.as_unix_ms());
+                .bind(now.as_unix_ms())
+                .bind(patch.egress_proxy_id.is_some())
+                .bind(patch.egress_proxy_id.flatten().map(|id| id.to_string()));
             let is_found = change.execute(&mut *tx).await?.rows_affected() > 0;
             if is_found {
                 raise!(tx, Topic::Accounts);
@@ -365,6 +370,7 @@ struct AccountRow {
     state_until: Option<i64>,
     routing_policy: String,
     concurrency_cap: Option<i64>,
+    egress_proxy_id: Option<String>,
     installation_id: String,
     id_token_sealed: String,
     access_token_sealed: String,
@@ -394,6 +400,7 @@ impl AccountRow {
                 status: AccountStatus { state, reason: self.state_reason, until: moment_some(self.state_until) },
                 routing_policy,
                 concurrency_cap: column("concurrency_cap").number_some(self.concurrency_cap)?,
+                egress_proxy_id: column("egress_proxy_id").parse_some(self.egress_proxy_id.as_deref())?,
                 installation_id: self.installation_id,
                 access_token_expires_at: moment_some(self.access_token_expires_at),
                 tokens_refreshed_at: moment(self.tokens_refreshed_at),

@@ -5,8 +5,8 @@
 //! fall back to the key before, whatever a server that has not noticed yet does.
 
 use crate::clock::Timestamp;
-use crate::ids::AccountId;
-use crate::secret::SealedTokens;
+use crate::ids::{AccountId, EgressProxyId};
+use crate::secret::{SealedEgressPassword, SealedTokens};
 
 use super::columns::Column;
 use super::settings::{from_json, to_json};
@@ -32,6 +32,12 @@ const PAGE: &str = "\
 const RESEAL: &str = "\
     update accounts set id_token_sealed = $3, access_token_sealed = $4, refresh_token_sealed = $5 \
     where id = $1 and token_version = $2";
+const PASSWORD_PAGE: &str = "\
+    select id, password_sealed from egress_proxies \
+    where id > $1 and password_sealed is not null order by id limit $2";
+// Every seal is another text, so an equal one is the very password that was read.
+const RESEAL_PASSWORD: &str = "\
+    update egress_proxies set password_sealed = $3 where id = $1 and password_sealed = $2";
 
 /// Holds a switch back until the writer's transaction has ended. SQLite has one writer at a time anyway.
 pub(super) const HOLD_KEY: TwinSql = TwinSql {
@@ -60,6 +66,24 @@ pub struct SealedRow {
     pub token_version: i64,
     /// The tokens.
     pub tokens: SealedTokens,
+}
+
+/// An egress proxy's sealed password as a rotation reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedPasswordRow {
+    /// The egress proxy.
+    pub id: EgressProxyId,
+    /// Its password.
+    pub password: SealedEgressPassword,
+}
+
+/// The same password under two seals, as a rotation writes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResealedPassword {
+    /// What was read.
+    pub before: SealedPasswordRow,
+    /// What to write instead.
+    pub after: SealedEgressPassword,
 }
 
 impl Store {
@@ -160,17 +184,57 @@ impl Store {
             resealed
         })
     }
+
+    /// A page of egress proxies with their sealed passwords, in the order of their ids, after `after`.
+    ///
+    /// # Errors
+    /// As [`Self::sealed_rows`].
+    pub async fn sealed_passwords(
+        &self,
+        after: Option<EgressProxyId>,
+        rows_max: u32,
+    ) -> Result<Vec<SealedPasswordRow>, StoreError> {
+        let after = after.map(|id| id.to_string()).unwrap_or_default();
+        let rows: Vec<(String, String)> = read!(self, "list sealed passwords", |db| {
+            sqlx::query_as(PASSWORD_PAGE).bind(&after).bind(i64::from(rows_max)).fetch_all(db)
+        })?;
+        rows.into_iter()
+            .map(|(id, password)| {
+                let id = Column("egress_proxies", "id").parse(&id)?;
+                Ok(SealedPasswordRow { id, password: SealedEgressPassword::from_stored(password) })
+            })
+            .collect()
+    }
+
+    /// Writes the same passwords under another seal, in one transaction. How many rows took it, as [`Self::reseal`].
+    ///
+    /// # Errors
+    /// When the database does not answer. No row was changed then.
+    pub async fn reseal_passwords(&self, rows: &[ResealedPassword]) -> Result<u64, StoreError> {
+        transact!(self, "seal passwords anew", |tx| {
+            let mut resealed = 0;
+            for row in rows {
+                let reseal = sqlx::query(RESEAL_PASSWORD)
+                    .bind(row.before.id.to_string())
+                    .bind(row.before.password.as_str())
+                    .bind(row.after.as_str());
+                resealed += reseal.execute(&mut *tx).await?.rows_affected();
+            }
+            resealed
+        })
+    }
 }
 
-/// Whether the key that these tokens were sealed with may no longer be used; it then stays so for the rest of the
+/// Whether the key that these secrets were sealed with may no longer be used; it then stays so for the rest of the
 /// transaction, and so does the opposite.
 macro_rules! is_key_retired {
-    ($store:expr, $tx:ident, $tokens:expr) => {{
+    ($store:expr, $tx:ident, $is_sealed_with:expr) => {{
         sqlx::query($store.either(&$crate::store::encryption::HOLD_KEY)).execute(&mut *$tx).await?;
         // A statement of its own: on PostgreSQL the one above may have waited, and this one sees what it waited for.
         let key_id: Option<String> =
             sqlx::query_scalar($crate::store::encryption::SEALING_KEY).fetch_optional(&mut *$tx).await?;
-        key_id.is_some_and(|key_id| !$tokens.are_sealed_with(key_id.trim_matches('"')))
+        let is_sealed_with = $is_sealed_with;
+        key_id.is_some_and(|key_id: String| !is_sealed_with(key_id.trim_matches('"')))
     }};
 }
 

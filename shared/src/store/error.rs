@@ -38,7 +38,7 @@ pub enum StoreError {
         #[source]
         source: Cause,
     },
-    /// Somebody else changed it first; nothing was written. Read again and decide anew.
+    /// Somebody else changed it, or what it refers to, first; nothing was written. Read again and decide anew.
     #[error("{action}: somebody else changed it first")]
     Conflict {
         /// What was tried.
@@ -113,6 +113,7 @@ impl StoreError {
             Trouble::Unreachable => Self::Unreachable { action, what: what.to_owned(), source },
             Trouble::Busy => Self::Busy { action, source },
             Trouble::AlreadyExists => Self::AlreadyExists { action, source },
+            Trouble::BrokenReference => Self::Conflict { action },
             Trouble::Other => Self::Query { action, source },
         }
     }
@@ -133,6 +134,9 @@ enum Trouble {
     Unreachable,
     Busy,
     AlreadyExists,
+    /// What a row refers to is gone, or something refers to a row that was to go. Callers look first, so somebody else
+    /// was faster.
+    BrokenReference,
     Other,
 }
 
@@ -141,6 +145,9 @@ impl Trouble {
         if let Some(error) = error.as_database_error() {
             if error.is_unique_violation() {
                 return Self::AlreadyExists;
+            }
+            if error.is_foreign_key_violation() {
+                return Self::BrokenReference;
             }
             return error.code().map_or(Self::Other, |code| Self::of_code(&code));
         }
@@ -214,6 +221,7 @@ mod tests {
                 Trouble::Unreachable => "unreachable",
                 Trouble::Busy => "busy",
                 Trouble::AlreadyExists => "already exists",
+                Trouble::BrokenReference => "broken reference",
                 Trouble::Other => "other",
             };
             assert_eq!(sorted, expected, "{code}");

@@ -50,6 +50,7 @@ both_databases! {
             alias: Some(Some("mine".to_owned())),
             routing_policy: Some(RoutingPolicy::Preserve),
             concurrency_cap: Some(Some(3)),
+            ..AccountPatch::default()
         };
         assert!(db.store.update_account(id, &patch, at(2)).await.unwrap());
         let before = found(&db.store, id).await.account;
@@ -211,6 +212,7 @@ both_databases! {
             alias: alias.map(|alias| alias.map(str::to_owned)),
             routing_policy: policy,
             concurrency_cap: cap,
+            ..AccountPatch::default()
         };
         let steps = [
             (patch(Some(Some("mine")), None, None), (Some("mine"), RoutingPolicy::Normal, None)),

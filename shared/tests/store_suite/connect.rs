@@ -30,7 +30,7 @@ both_databases! {
     async fn processes_that_migrate_at_once_queue(db: Database) {
         db.execute(
             "drop table account_usage_latest; drop table token_refresh_claims; drop table accounts; \
-             drop table api_keys; drop table request_log; drop table usage_hourly; drop table settings; \
+             drop table egress_proxies; drop table api_keys; drop table request_log; drop table usage_hourly; drop table settings; \
              drop table change_generation; drop table sticky_sessions; drop table _sqlx_migrations",
         )
         .await;

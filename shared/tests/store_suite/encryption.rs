@@ -9,8 +9,12 @@ use secrecy::ExposeSecret as _;
 use crate::samples::{add_account, at, login, sealer, status, tokens};
 
 /// Every column that holds something sealed. Whoever adds one must teach [`Store::reseal`] to move it, and then name it.
-const RESEALED_COLUMNS: [&str; 3] =
-    ["accounts.access_token_sealed", "accounts.id_token_sealed", "accounts.refresh_token_sealed"];
+const RESEALED_COLUMNS: [&str; 4] = [
+    "accounts.access_token_sealed",
+    "accounts.id_token_sealed",
+    "accounts.refresh_token_sealed",
+    "egress_proxies.password_sealed",
+];
 
 fn new_key() -> EncryptionKey {
     EncryptionKey::from_bytes([2; 32])

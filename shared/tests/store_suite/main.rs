@@ -12,6 +12,7 @@ mod account_usage;
 mod accounts;
 mod api_keys;
 mod connect;
+mod egress_proxies;
 mod encryption;
 mod generations;
 mod request_log;
