@@ -49,7 +49,7 @@ impl Builder {
         self
     }
 
-    /// Serves TLS with a leaf for `localhost`, `127.0.0.1` and `::1` under a new CA; see [`FakeChatGpt::ca_pem`].
+    /// Serves TLS with a leaf for `localhost`, `127.0.0.1`, `::1` and `upstream.invalid` under a new CA; see [`FakeChatGpt::ca_pem`].
     pub fn tls(mut self, tls: bool) -> Self {
         self.tls = tls;
         self

@@ -9,7 +9,8 @@ use rcgen::{
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::TlsAcceptor;
 
-const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+/// The last is one that no resolver knows: a test's proxy leads it here, and nothing else does.
+const NAMES: [&str; 4] = ["localhost", "127.0.0.1", "::1", "upstream.invalid"];
 
 /// What is needed to serve TLS, and to trust it.
 pub(crate) struct Identity {
