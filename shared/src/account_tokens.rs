@@ -20,7 +20,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::clock;
-use crate::domain::account::{AccountState, AccountStatus};
+use crate::domain::account::{Account, AccountState, AccountStatus};
+use crate::egress::AccountEgress;
 use crate::ids::AccountId;
 use crate::pool::Pool;
 use crate::secret::Sealer;
@@ -258,18 +259,41 @@ impl AccountTokens {
             debug!(account.id = %id, "the database was too slow to refresh under this claim");
             return Ok(Freshness::Failed);
         }
-        let call = self.upstream.refresh_tokens(&tokens.refresh_token);
+        let Some(egress) = self.egress_of(&stored.account).await else {
+            warn!(account.id = %id, "what the account is bound to could not be read; its tokens were not refreshed");
+            return Ok(Freshness::Failed);
+        };
+        let call = self.upstream.refresh_tokens(&egress, &tokens.refresh_token);
         let failed = match tokio::time::timeout(ISSUER_CALL_MAX, call).await {
             Ok(Ok(refreshed)) => return self.keep(id, NewPair::new(version, tokens, refreshed, claim.clone())).await,
             Ok(Err(RefreshError::LoginEnded(code))) => return self.end_login(id, version, code).await,
-            Ok(Err(error @ (RefreshError::Refused(_) | RefreshError::Unreachable(_) | RefreshError::Unreadable))) => {
-                Some(error)
-            }
+            Ok(Err(
+                error @ (RefreshError::NoWayOut(_)
+                | RefreshError::Refused(_)
+                | RefreshError::Unreachable(_)
+                | RefreshError::Unreadable),
+            )) => Some(error),
             Err(_) => None,
         };
         let error = failed.as_ref().map(|error: &oauth::RefreshError| error as &(dyn std::error::Error + 'static));
         warn!(account.id = %id, error, "a token refresh failed");
         Ok(Freshness::Failed)
+    }
+
+    /// How the account leaves by what is stored now: somebody may have bound it to another egress proxy a moment ago.
+    async fn egress_of(&self, stored: &Account) -> Option<AccountEgress> {
+        let known = |pool: &Pool| {
+            let snapshot = pool.snapshot();
+            let pooled = snapshot.find(stored.id)?;
+            (pooled.account.egress_proxy_id == stored.egress_proxy_id).then(|| pooled.egress.clone())
+        };
+        match known(&self.pool) {
+            Some(egress) => Some(egress),
+            None => {
+                self.reload().await;
+                known(&self.pool)
+            }
+        }
     }
 
     /// The issuer says that these tokens never work again.

@@ -12,6 +12,7 @@ pub mod ids;
 pub mod kind;
 
 pub mod config;
+pub mod egress;
 pub mod secret;
 pub mod store;
 pub mod telemetry;

@@ -15,11 +15,14 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use secrecy::SecretString;
 use tokio::sync::Notify;
+use tracing::warn;
 
 use crate::clock::Timestamp;
 use crate::domain::account::{Account, AccountStatus};
+use crate::domain::egress_proxy::EgressAccess;
 use crate::domain::settings::RoutingSettings;
 use crate::domain::upstream_window::AccountUsage;
+use crate::egress::{AccountEgress, Egress, EgressTable};
 use crate::ids::AccountId;
 use crate::reload_order::ReloadOrder;
 use crate::secret::{SealError, Sealer};
@@ -33,6 +36,8 @@ pub struct PooledAccount {
     pub account: Account,
     /// Sent upstream and nowhere else.
     pub access_token: SecretString,
+    /// How all its connections leave.
+    pub egress: AccountEgress,
     /// What changes with every reply; shared by all snapshots.
     pub live: Arc<AccountLive>,
 }
@@ -42,6 +47,8 @@ pub struct PooledAccount {
 pub struct PoolSnapshot {
     /// In the order they joined the pool.
     pub accounts: Vec<Arc<PooledAccount>>,
+    /// The egress proxies that they, or calls that belong to no account, go out through.
+    pub egresses: Arc<EgressTable>,
 }
 
 impl PoolSnapshot {
@@ -79,17 +86,26 @@ pub struct Pool {
     default_cap: AtomicU32,
     slot_freed: Arc<OnceLock<live::SlotFreed>>,
     reloads: ReloadOrder,
+    /// Of accounts that are bound to no egress proxy, and of calls that belong to no account.
+    default_egress: AccountEgress,
 }
 
 impl Pool {
-    /// Loads all accounts.
+    /// Loads all accounts. Those that are bound to no egress proxy go out through `default_egress`.
     ///
     /// # Errors
     /// When the database does not answer or a token does not open.
-    pub async fn load(store: Store, sealer: Arc<Sealer>) -> Result<Arc<Self>, PoolError> {
+    pub async fn load(
+        store: Store,
+        sealer: Arc<Sealer>,
+        default_egress: Option<EgressAccess>,
+    ) -> Result<Arc<Self>, PoolError> {
+        let default_egress =
+            default_egress.map_or(AccountEgress::Direct, |access| AccountEgress::Through(Egress::new(access)));
         let pool = Arc::new(Self {
             store,
             sealer,
+            default_egress,
             snapshot: ArcSwap::default(),
             pending: parking_lot::Mutex::default(),
             pending_added: Notify::new(),
@@ -115,8 +131,14 @@ impl Pool {
     pub async fn reload(&self) -> Result<(), PoolError> {
         let reload = self.reloads.begin();
         let stored = self.store.list_accounts().await?;
+        // After the accounts: whatever they are bound to can then only be missing if it was taken from them meanwhile.
+        let egresses = self.store.list_egress_proxies().await?;
         let usage: HashMap<AccountId, AccountUsage> = self.store.list_account_usage().await?.into_iter().collect();
         let before = self.snapshot.load_full();
+        let egresses = EgressTable::open(egresses, &self.default_egress, &self.sealer, &before.egresses);
+        for (id, closed) in egresses.closed() {
+            warn!(egress.id = %id, error = %closed, "an egress proxy cannot be used; accounts bound to it cannot serve");
+        }
         let mut accounts = Vec::with_capacity(stored.len());
         for row in stored {
             let known = before.find(row.account.id);
@@ -128,13 +150,14 @@ impl Pool {
                 }
             };
             let live = known.map_or_else(Arc::default, |known| Arc::clone(&known.live));
-            accounts.push(Arc::new(PooledAccount { account: row.account, access_token, live }));
+            let egress = egresses.of(row.account.egress_proxy_id);
+            accounts.push(Arc::new(PooledAccount { account: row.account, access_token, egress, live }));
         }
         self.reloads.apply(reload, || {
             for pooled in &accounts {
                 self.bring_live(pooled, usage.get(&pooled.account.id));
             }
-            self.snapshot.store(Arc::new(PoolSnapshot { accounts }));
+            self.snapshot.store(Arc::new(PoolSnapshot { accounts, egresses: Arc::new(egresses) }));
         });
         Ok(())
     }

@@ -13,6 +13,7 @@ use crate::changes::Changes;
 use crate::config::Config;
 use crate::domain::models::ModelCatalog;
 use crate::domain::settings::Settings;
+use crate::egress::{EgressDialer, EgressSetupError};
 use crate::hop::HopSecret;
 use crate::pool::{Pool, PoolError};
 use crate::reload_order::ReloadOrder;
@@ -35,6 +36,8 @@ pub struct SharedState {
     pub account_tokens: Arc<AccountTokens>,
     /// Control calls to ChatGPT.
     pub upstream: UpstreamApi,
+    /// Opens connections through egress proxies.
+    pub egress_dialer: EgressDialer,
     /// Api keys by hash.
     pub api_keys: ApiKeyCache,
     /// What upstream offers.
@@ -60,6 +63,9 @@ pub enum LoadError {
     /// The accounts could not be loaded.
     #[error(transparent)]
     Pool(#[from] PoolError),
+    /// Connections through egress proxies cannot be set up.
+    #[error(transparent)]
+    Egress(#[from] EgressSetupError),
     /// Something else could not be read.
     #[error("load keys, settings and models")]
     Store(#[from] StoreError),
@@ -69,7 +75,8 @@ impl SharedState {
     /// Loads everything from a migrated database. Also returns the generations it was loaded at, for the watch.
     ///
     /// # Errors
-    /// When the database does not answer, or a token does not open with the sealer's key.
+    /// When the database does not answer, a token does not open with the sealer's key, or the certificates of
+    /// `upstream.ca_file` cannot be read.
     pub async fn load(
         config: Arc<Config>,
         store: Store,
@@ -79,7 +86,8 @@ impl SharedState {
     ) -> Result<(Arc<Self>, Generations), LoadError> {
         let generations = store.generations().await?;
         let tasks = TaskTracker::new();
-        let pool = Pool::load(store.clone(), Arc::clone(&sealer)).await?;
+        let pool = Pool::load(store.clone(), Arc::clone(&sealer), config.upstream.egress.clone()).await?;
+        let egress_dialer = EgressDialer::new(config.upstream.ca_file.as_deref(), config.upstream.connect_timeout)?;
         let account_tokens =
             AccountTokens::new(store.clone(), Arc::clone(&sealer), Arc::clone(&pool), upstream.clone(), tasks.clone());
         let settings = store.load_settings().await?;
@@ -99,6 +107,7 @@ impl SharedState {
             pool,
             account_tokens,
             upstream,
+            egress_dialer,
             metrics,
             tasks,
         };

@@ -154,7 +154,7 @@ async fn fetch_plan(state: &SharedState, accounts: &[Arc<PooledAccount>]) -> Res
 async fn fetch_from(state: &SharedState, pooled: &PooledAccount) -> Result<Vec<Value>, FetchError> {
     let account = &pooled.account;
     let chatgpt_account_id = &account.identity.chatgpt_account_id;
-    match state.upstream.fetch_models(&pooled.access_token, chatgpt_account_id).await {
+    match state.upstream.fetch_models(&pooled.egress, &pooled.access_token, chatgpt_account_id).await {
         Err(ModelsError::Refused(401)) => {}
         outcome => return Ok(outcome?),
     }
@@ -164,7 +164,7 @@ async fn fetch_from(state: &SharedState, pooled: &PooledAccount) -> Result<Vec<V
     }
     let pool = state.pool.snapshot();
     let fresh = pool.find(account.id).ok_or(FetchError::TokenRefused)?;
-    Ok(state.upstream.fetch_models(&fresh.access_token, chatgpt_account_id).await?)
+    Ok(state.upstream.fetch_models(&fresh.egress, &fresh.access_token, chatgpt_account_id).await?)
 }
 
 /// Stores the new catalog and makes it the one that requests see.

@@ -249,7 +249,8 @@ fn shown_value(key: &str, value: &Value) -> String {
 fn shown_text(key: &str, value: &Value) -> String {
     match value.as_str() {
         Some("") => String::new(),
-        _ if key == "encryption_key" => "****".to_owned(),
+        // A mistyped egress url may hold its password where the mask of urls does not look.
+        _ if key == "encryption_key" || key == "upstream.egress" => "****".to_owned(),
         Some(text) => values::mask_url(text),
         None => value.to_string(),
     }

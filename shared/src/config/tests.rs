@@ -264,6 +264,7 @@ fn settings_of_the_python_program_are_warned_of_and_variables_of_others_ignored(
 fn no_secret_appears_in_errors_in_warnings_in_debug_output_or_when_shown() {
     let secrets = ["swordfish", "hunter2", "opensesame"];
     let start = Start::new()
+        .with("CODEX_LB_UPSTREAM__EGRESS", "http://hunter2:swordfish@proxy.example:3128")
         .with("CODEX_LB_ENCRYPTION_KEY", "opensesame")
         .with("CODEX_LB_DATABASE_URL", "postgres://u:hunter2@h/db?password=hunter2");
     let config = start.load().unwrap();
@@ -271,6 +272,7 @@ fn no_secret_appears_in_errors_in_warnings_in_debug_output_or_when_shown() {
     let bad = start
         .with("CODEX_LB_DATABASE_URL", "mysql://u:hunter2@h/db")
         .with("CODEX_LB_UPSTREAM__BASE_URL", "https://u:swordfish@x")
+        .with("CODEX_LB_UPSTREAM__EGRESS", "u:swordfish@proxy.example:3128")
         .with("CODEX_LB_ENCRYPTOIN_KEY", "opensesame")
         .with_file("encryption_key_ = \"opensesame\"");
     let torn = Start::new().with_file("encryption_key = \"opensesame").with_dotenv("opensesame");
@@ -279,6 +281,17 @@ fn no_secret_appears_in_errors_in_warnings_in_debug_output_or_when_shown() {
             assert!(!text.contains(secret), "{secret} in {text}");
         }
     }
+}
+
+#[test]
+fn the_default_egress_is_a_url_or_none() {
+    let egress = |url: &str| Start::new().with("CODEX_LB_UPSTREAM__EGRESS", url);
+    assert!(egress("").load().unwrap().upstream.egress.is_none());
+    let access = egress("socks5h://u:p@proxy.example").load().unwrap().upstream.egress.unwrap();
+    assert_eq!((access.endpoint().port, access.login()), (1080, Some(("u", "p"))));
+    let issues = egress("http://u:sw?ordfish@proxy.example:x").issues();
+    assert_eq!(places(&issues)[0].0, "upstream.egress");
+    assert!(!format!("{issues:?}").contains("ordfish"), "{issues:?}");
 }
 
 #[test]

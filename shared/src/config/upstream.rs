@@ -7,6 +7,7 @@ use http::header::{self, HeaderName, HeaderValue};
 
 use crate::config::reader::Reader;
 use crate::config::values::BaseUrl;
+use crate::domain::egress_proxy::{EgressAccess, InvalidEgress};
 
 /// Section `[upstream]`: the ChatGPT backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +24,9 @@ pub struct UpstreamConfig {
     pub user_agent: HeaderValue,
     /// Certificate authorities trusted besides the system's; the file existed when the configuration was read.
     pub ca_file: Option<PathBuf>,
-    /// Time to connect, TLS included.
+    /// What everything goes out through that is bound to no egress proxy of its own.
+    pub egress: Option<EgressAccess>,
+    /// Time to connect, an egress proxy's handshake included.
     pub connect_timeout: Duration,
     /// Time from a sent request to the first byte of its answer.
     pub first_byte_timeout: Duration,
@@ -50,6 +53,7 @@ impl UpstreamConfig {
         let originator = read_header_value(reader, "upstream.originator", "");
         let user_agent = read_header_value(reader, "upstream.user_agent", OWN_USER_AGENT);
         let ca_file = read_ca_file(reader);
+        let egress = read_egress(reader);
         let connect_timeout = reader.duration("upstream.connect_timeout", range());
         let first_byte_timeout = reader.duration("upstream.first_byte_timeout", range());
         let idle_timeout = reader.duration("upstream.idle_timeout", range());
@@ -64,6 +68,7 @@ impl UpstreamConfig {
             originator: originator?,
             user_agent: user_agent?,
             ca_file: ca_file?,
+            egress: egress?,
             connect_timeout: connect_timeout?,
             first_byte_timeout: first_byte_timeout?,
             idle_timeout: idle_timeout?,
@@ -145,6 +150,14 @@ fn read_header_value(reader: &mut Reader, key: &'static str, empty: &str) -> Opt
             Ok(value) if !text.is_empty() && text.is_ascii() => Ok(value),
             _ => Err("not a header value".to_owned()),
         }
+    })
+}
+
+fn read_egress(reader: &mut Reader) -> Option<Option<EgressAccess>> {
+    let remedy = "write a url such as \"http://user:password@host:3128\" or \"socks5h://host:1080\", or \"\"";
+    reader.read("upstream.egress", remedy, |value| match value.as_str().ok_or("not a text")? {
+        "" => Ok(None),
+        url => url.parse().map(Some).map_err(|error: InvalidEgress| error.to_string()),
     })
 }
 

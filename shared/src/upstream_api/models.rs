@@ -3,7 +3,8 @@
 use secrecy::SecretString;
 use serde_json::Value;
 
-use super::UpstreamApi;
+use super::{NoWayOut, UpstreamApi};
+use crate::egress::AccountEgress;
 
 /// Most models we believe a list to hold.
 const MODELS_MAX: usize = 1_000;
@@ -11,6 +12,9 @@ const MODELS_MAX: usize = 1_000;
 /// Why the models could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelsError {
+    /// The account has no way out; nothing was sent.
+    #[error("leave for upstream to ask for its models")]
+    NoWayOut(#[from] NoWayOut),
     /// No answer, or not in time.
     #[error("ask upstream for its models")]
     Unreachable(#[source] reqwest::Error),
@@ -23,17 +27,18 @@ pub enum ModelsError {
 }
 
 impl UpstreamApi {
-    /// Fetches the models that this account is offered, as upstream wrote them.
+    /// Fetches the models that this account is offered, as upstream wrote them, by the account's own way out.
     ///
     /// # Errors
     /// When upstream does not answer, refuses, or answers something else.
     pub async fn fetch_models(
         &self,
+        egress: &AccountEgress,
         access_token: &SecretString,
         chatgpt_account_id: &str,
     ) -> Result<Vec<Value>, ModelsError> {
         let request = self
-            .account_get("/codex/models", access_token, chatgpt_account_id)
+            .account_get(egress, "/codex/models", access_token, chatgpt_account_id)?
             .query(&[("client_version", &self.endpoints.client_version)]);
         let response = request.send().await.map_err(|error| ModelsError::Unreachable(error.without_url()))?;
         if !response.status().is_success() {

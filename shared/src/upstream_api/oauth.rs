@@ -4,7 +4,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::UpstreamApi;
+use super::{NoWayOut, UpstreamApi};
+use crate::egress::AccountEgress;
 
 /// What a refresh answers. Upstream may leave out each part; what is missing stays as it was.
 #[derive(Debug, Deserialize)]
@@ -26,6 +27,9 @@ pub enum RefreshError {
     /// The issuer answered with a failure that may pass.
     #[error("the issuer answered a refresh with status {0}")]
     Refused(u16),
+    /// The account has no way out; nothing was sent.
+    #[error("leave for the issuer")]
+    NoWayOut(#[from] NoWayOut),
     /// No answer, or not in time.
     #[error("reach the issuer")]
     Unreachable(#[source] reqwest::Error),
@@ -39,12 +43,17 @@ const LOGIN_ENDED: [&str; 4] =
     ["refresh_token_expired", "refresh_token_reused", "refresh_token_invalidated", "invalid_grant"];
 
 impl UpstreamApi {
-    /// Exchanges a refresh token for a new pair. The token is used up by this, whatever comes back.
+    /// Exchanges a refresh token for a new pair, by the account's own way out. The token is used up by this, whatever
+    /// comes back.
     ///
     /// # Errors
     /// [`RefreshError::LoginEnded`] is permanent; everything else may pass.
-    pub async fn refresh_tokens(&self, refresh_token: &SecretString) -> Result<RefreshedTokens, RefreshError> {
-        let request = self.http.post(format!("{}/oauth/token", self.endpoints.issuer)).json(&json!({
+    pub async fn refresh_tokens(
+        &self,
+        egress: &AccountEgress,
+        refresh_token: &SecretString,
+    ) -> Result<RefreshedTokens, RefreshError> {
+        let request = self.http(egress)?.post(format!("{}/oauth/token", self.endpoints.issuer)).json(&json!({
             "client_id": self.endpoints.client_id,
             "grant_type": "refresh_token",
             "refresh_token": refresh_token.expose_secret(),

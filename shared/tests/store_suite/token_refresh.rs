@@ -79,7 +79,7 @@ impl Replica {
 
     async fn with_sealer(db: &Database, issuer: &Issuer, sealer: Sealer) -> Self {
         let (store, sealer) = (db.another().await, Arc::new(sealer));
-        let pool = Pool::load(store.clone(), Arc::clone(&sealer)).await.unwrap();
+        let pool = Pool::load(store.clone(), Arc::clone(&sealer), None).await.unwrap();
         let upstream = UpstreamApi::new(UpstreamEndpoints {
             base_url: issuer.fake.base_url(),
             issuer: issuer.fake.issuer_url(),
