@@ -58,6 +58,8 @@ mod own_answers;
 
 mod origin;
 
+mod egress;
+
 mod serve;
 
 pub use serve::{Listening, ServeError, serve};

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::affinity::StickySessions;
+use crate::egress::EgressLegs;
 use crate::file_pins::FilePins;
 use crate::gateway::Gateway;
 use crate::intake::BodyBudget;
@@ -123,9 +124,12 @@ pub async fn serve(state: Arc<SharedState>, control_plane_socket: Option<PathBuf
     listener.set_nonblocking(true).map_err(listen_error)?;
     let bound = listener.local_addr().map_err(listen_error)?;
 
-    let origin = Origin::new(&state.config.upstream);
-    origin.discover().await;
     let background_stop = CancellationToken::new();
+    let upstream = &state.config.upstream;
+    let (dialer, tasks) = (state.egress_dialer.clone(), state.tasks.clone());
+    let (host, port) = (upstream.base_url.host(), upstream.base_url.port());
+    let origin = Origin::new(upstream, EgressLegs::new(dialer, host, port, tasks, background_stop.clone()));
+    origin.discover().await;
     state.tasks.spawn({
         let (origin, stop) = (Arc::clone(&origin), background_stop.clone());
         async move { origin.run_discovery(stop).await }

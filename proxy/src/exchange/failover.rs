@@ -142,7 +142,7 @@ impl Search<'_> {
         let origin = &self.plane.origin;
         let order = LegOrder {
             account: Arc::clone(account),
-            peer: origin.peer().ok_or_else(Rejection::upstream_failed)?,
+            peer: origin.peer(account).ok_or_else(Rejection::upstream_failed)?,
             authority: origin.authority(),
             path: origin.path(&self.asked.request.head.path),
             head: self.asked.request.head.clone(),
