@@ -4,6 +4,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod api_keys;
+pub(crate) mod egress_proxies;
 pub(crate) mod overview;
 pub(crate) mod requests;
 pub(crate) mod settings;

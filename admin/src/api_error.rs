@@ -8,7 +8,8 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use codex_lb_shared::kind::Kind;
 use codex_lb_shared::pool::PoolError;
-use codex_lb_shared::store::StoreError;
+use codex_lb_shared::secret::SealError;
+use codex_lb_shared::store::{EGRESS_PROXIES_MAX, StoreError};
 use http::StatusCode;
 use serde::Serialize;
 use tracing::{error, warn};
@@ -54,6 +55,21 @@ pub(crate) enum ApiError {
     /// The api key was revoked, and that is for good.
     #[error("the api key is revoked")]
     ApiKeyRevoked,
+    /// Accounts are bound to the egress proxy that was to go.
+    #[error("the egress proxy is in use by {accounts} accounts")]
+    EgressProxyInUse {
+        /// How many.
+        accounts: u32,
+    },
+    /// There are as many as there may be.
+    #[error("there are too many egress proxies")]
+    TooManyEgressProxies,
+    /// Egress proxies were tried out too often just now.
+    #[error("egress proxies were tried out too often")]
+    TestedTooOften,
+    /// A secret could not be sealed.
+    #[error("seal a secret")]
+    Seal(#[from] SealError),
     /// The database did not do it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -115,6 +131,10 @@ impl ApiError {
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::ApiKeyRevoked => (StatusCode::CONFLICT, "api_key_revoked"),
+            Self::EgressProxyInUse { .. } => (StatusCode::CONFLICT, "egress_proxy_in_use"),
+            Self::TooManyEgressProxies => (StatusCode::CONFLICT, "too_many_egress_proxies"),
+            Self::TestedTooOften => (StatusCode::TOO_MANY_REQUESTS, "tested_too_often"),
+            Self::Seal(_) => INTERNAL,
             Self::Store(error) => match error {
                 StoreError::Unreachable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "database_unreachable"),
                 StoreError::Busy { .. } => (StatusCode::SERVICE_UNAVAILABLE, "database_busy"),
@@ -143,6 +163,12 @@ impl ApiError {
             Self::NotFound(what) => return format!("There is no such {what}."),
             Self::MethodNotAllowed => "There is such a path, but not with this method.",
             Self::ApiKeyRevoked => "This key was revoked, and that is for good. Create a new one.",
+            Self::EgressProxyInUse { accounts } => {
+                return format!("Accounts are bound to it ({accounts}). Bind them to another one, or to none, first.");
+            }
+            Self::TooManyEgressProxies => return format!("There are {EGRESS_PROXIES_MAX} already. Remove one first."),
+            Self::TestedTooOften => "Egress proxies were tested too often just now. Try again in a minute.",
+            Self::Seal(_) => OUR_FAULT,
             Self::Store(error) => match error {
                 StoreError::Unreachable { .. } => "The database does not answer. Try again in a moment.",
                 StoreError::Busy { .. } => "The database was busy for too long. Try again in a moment.",
@@ -167,9 +193,15 @@ impl ApiError {
     /// The log's label.
     const fn kind(&self) -> Kind {
         match self {
-            Self::HopHeader | Self::Invalid { .. } | Self::NotJson | Self::MethodNotAllowed | Self::ApiKeyRevoked => {
-                Kind::BadRequest
-            }
+            Self::HopHeader
+            | Self::Invalid { .. }
+            | Self::NotJson
+            | Self::MethodNotAllowed
+            | Self::ApiKeyRevoked
+            | Self::EgressProxyInUse { .. }
+            | Self::TooManyEgressProxies
+            | Self::TestedTooOften => Kind::BadRequest,
+            Self::Seal(_) => Kind::Internal,
             Self::LocalOnly { .. } | Self::ForeignOrigin | Self::NoRequestHeader => Kind::Forbidden,
             Self::TooLarge => Kind::TooLarge,
             Self::NotFound(_) => Kind::NotFound,

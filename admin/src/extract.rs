@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::response::{IntoResponse as _, Response};
-use codex_lb_shared::ids::{AccountId, ApiKeyId};
+use codex_lb_shared::ids::{AccountId, ApiKeyId, EgressProxyId};
 use http::request::Parts;
 use http::{HeaderMap, header};
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
@@ -89,6 +89,10 @@ pub(crate) trait Identifier: FromStr {
 
 impl Identifier for AccountId {
     const OF: &'static str = "account";
+}
+
+impl Identifier for EgressProxyId {
+    const OF: &'static str = "egress proxy";
 }
 
 impl Identifier for ApiKeyId {

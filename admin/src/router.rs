@@ -11,7 +11,7 @@ use codex_lb_shared::state::SharedState;
 use http::Method;
 
 use crate::access::{Entrance, guard_mutations, identify};
-use crate::api::{accounts, api_keys, overview, requests, settings};
+use crate::api::{accounts, api_keys, egress_proxies, overview, requests, settings};
 use crate::api_error::ApiError;
 use crate::middleware::{bound_time, secure_answer};
 use crate::{dashboard, health};
@@ -35,6 +35,12 @@ fn api() -> Endpoints {
         .post("/api/v1/api-keys/{id}/revoke", api_keys::revoke)
         .post("/api/v1/api-keys/{id}/enable", api_keys::enable)
         .post("/api/v1/api-keys/{id}/disable", api_keys::disable)
+        .get("/api/v1/egress-proxies", egress_proxies::list)
+        .post("/api/v1/egress-proxies", egress_proxies::create)
+        .get("/api/v1/egress-proxies/{id}", egress_proxies::show)
+        .patch("/api/v1/egress-proxies/{id}", egress_proxies::patch)
+        .delete("/api/v1/egress-proxies/{id}", egress_proxies::delete)
+        .post("/api/v1/egress-proxies/{id}/test", egress_proxies::test)
         .get("/api/v1/requests", requests::list)
         .get("/api/v1/settings", settings::list)
         .get("/api/v1/settings/{group}", settings::show)

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use codex_lb_shared::clock;
 use codex_lb_shared::domain::account::RoutingPolicy;
-use codex_lb_shared::ids::AccountId;
+use codex_lb_shared::ids::{AccountId, EgressProxyId};
 use codex_lb_shared::state::SharedState;
 use codex_lb_shared::store::AccountPatch;
 use serde::Deserialize;
@@ -30,6 +30,9 @@ pub(crate) struct Patch {
     /// `null` for the default.
     #[serde(default, deserialize_with = "extract::present")]
     concurrency_cap: Option<Option<u32>>,
+    /// `null` for the installation's default.
+    #[serde(default, deserialize_with = "extract::present")]
+    egress_proxy_id: Option<Option<EgressProxyId>>,
 }
 
 pub(crate) async fn patch(
@@ -38,7 +41,13 @@ pub(crate) async fn patch(
     IdInPath(id): IdInPath<AccountId>,
     JsonBody(body): JsonBody<Patch>,
 ) -> Result<Json<AccountView>, ApiError> {
-    if !state.store.update_account(id, &checked(body)?, clock::now()).await? {
+    let change = checked(body)?;
+    if let Some(Some(egress)) = change.egress_proxy_id
+        && state.store.find_egress_proxy(egress).await?.is_none()
+    {
+        return Err(ApiError::invalid_field("egressProxyId", "There is no such egress proxy."));
+    }
+    if !state.store.update_account(id, &change, clock::now()).await? {
         return Err(ApiError::NotFound("account"));
     }
     effect::accounts_changed(&state).await?;
@@ -56,5 +65,10 @@ fn checked(patch: Patch) -> Result<AccountPatch, ApiError> {
         Some(Some(alias)) => Some(Some(extract::name("alias", &alias)?)),
         other => other,
     };
-    Ok(AccountPatch { alias, routing_policy: patch.routing_policy, concurrency_cap: patch.concurrency_cap })
+    Ok(AccountPatch {
+        alias,
+        routing_policy: patch.routing_policy,
+        concurrency_cap: patch.concurrency_cap,
+        egress_proxy_id: patch.egress_proxy_id,
+    })
 }

@@ -3,7 +3,8 @@
 use codex_lb_shared::clock::{self, Timestamp};
 use codex_lb_shared::domain::account::{Account, AccountState, AccountStatus, Plan, RoutingPolicy};
 use codex_lb_shared::domain::upstream_window::{AccountUsage, UpstreamWindow};
-use codex_lb_shared::ids::AccountId;
+use codex_lb_shared::egress::AccountEgress;
+use codex_lb_shared::ids::{AccountId, EgressProxyId};
 use codex_lb_shared::pool::PoolSnapshot;
 use codex_lb_shared::state::SharedState;
 use serde::Serialize;
@@ -25,6 +26,9 @@ pub(crate) struct AccountView {
     cooling_until: Option<Timestamp>,
     routing_policy: RoutingPolicy,
     concurrency_cap: Option<u32>,
+    egress_proxy_id: Option<EgressProxyId>,
+    /// Why it cannot serve: it has no way out.
+    egress_trouble: Option<String>,
     usage: Option<UsageView>,
     /// Exchanges that this process runs on it.
     in_flight: u32,
@@ -66,6 +70,11 @@ impl AccountView {
             cooling_until: seen.as_ref().and_then(|seen| seen.cooling_until).filter(|until| *until > now),
             routing_policy: account.routing_policy,
             concurrency_cap: account.concurrency_cap,
+            egress_proxy_id: account.egress_proxy_id,
+            egress_trouble: match pool.find(account.id).map(|pooled| &pooled.egress) {
+                Some(AccountEgress::Closed(closed)) => Some(closed.to_string()),
+                Some(AccountEgress::Direct | AccountEgress::Through(_)) | None => None,
+            },
             usage: seen.as_ref().and_then(|seen| seen.usage).map(|usage| UsageView::of(usage, now)),
             in_flight: seen.map_or(0, |seen| seen.in_flight),
             access_token_expires_at: account.access_token_expires_at,
