@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod commands;
+mod egress;
 mod exchanges;
 mod failover;
 mod faults;

@@ -12,10 +12,17 @@ async fn every_call(plane: &Plane) -> Vec<Call> {
     let (account_id, _) = plane.import_account("plus").await;
     let made = plane.post("/api/v1/api-keys", serde_json::json!({"name": "ci"})).await.ok();
     let key_id = made["apiKey"]["id"].as_str().unwrap().to_owned();
+    let egress = serde_json::json!({"name": "one", "kind": "http", "host": "127.0.0.1", "port": 1});
+    let made = plane.post("/api/v1/egress-proxies", egress).await.ok();
+    let egress_id = made["id"].as_str().unwrap().to_owned();
     let endpoints = api_endpoints();
     assert!(endpoints.len() > 15);
     let calls = endpoints.into_iter().map(|(method, path)| {
-        let id = if path.contains("/accounts/") { account_id.to_string() } else { key_id.clone() };
+        let id = match path {
+            path if path.contains("/accounts/") => account_id.to_string(),
+            path if path.contains("/egress-proxies/") => egress_id.clone(),
+            _ => key_id.clone(),
+        };
         Call::here(method, &path.replace("{id}", &id).replace("{group}", "routing"))
     });
     calls.collect()
@@ -23,7 +30,7 @@ async fn every_call(plane: &Plane) -> Vec<Call> {
 
 /// What the walk must leave as it was.
 async fn everything(plane: &Plane) -> String {
-    let paths = ["/api/v1/accounts", "/api/v1/api-keys", "/api/v1/settings"];
+    let paths = ["/api/v1/accounts", "/api/v1/api-keys", "/api/v1/egress-proxies", "/api/v1/settings"];
     let mut all = String::new();
     for path in paths {
         all += &plane.get(path).await.text;

@@ -87,6 +87,7 @@ async fn an_account_is_shown_as_the_pool_knows_it_now() {
         "id": id.to_string(), "email": account.email(), "alias": null, "plan": "plus",
         "state": "rate_limited", "stateReason": "upstream limits its rate", "stateUntil": resets_at.as_unix_ms(),
         "coolingUntil": null, "routingPolicy": "normal", "concurrencyCap": null,
+        "egressProxyId": null, "egressTrouble": null,
         "usage": {
             "primary": {"usedPercent": 12.5, "windowMinutes": 300, "resetsAt": resets_at.as_unix_ms()},
             "secondary": {"usedPercent": 40.0, "windowMinutes": 10_080, "resetsAt": resets_at.as_unix_ms()},

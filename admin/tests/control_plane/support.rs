@@ -53,7 +53,7 @@ impl Plane {
             let account = add_fake_account(&fake, plan);
             import_login(&store, &sealer(), &account.auth_json().to_string(), clock::now()).await.unwrap();
         }
-        let state = load(config(directory.path()), store, &fake).await;
+        let state = load(config(directory.path()), store, &fake, sealer()).await;
         Self { state, fake, directory }
     }
 
@@ -61,7 +61,12 @@ impl Plane {
     pub(crate) async fn state_with(&self, change: impl FnOnce(&mut Config)) -> Arc<SharedState> {
         let mut config = config(self.data_dir());
         change(&mut config);
-        load(config, self.state.store.clone(), &self.fake).await
+        load(config, self.state.store.clone(), &self.fake, sealer()).await
+    }
+
+    /// The state of another process on the same database, with other encryption keys.
+    pub(crate) async fn state_sealed_by(&self, sealer: Sealer) -> Arc<SharedState> {
+        load(config(self.data_dir()), self.state.store.clone(), &self.fake, sealer).await
     }
 
     pub(crate) fn data_dir(&self) -> &Path {
@@ -112,10 +117,10 @@ pub(crate) fn add_fake_account(fake: &FakeChatGpt, plan: &str) -> FakeAccount {
     fake.add_account(AccountSpec { plan: plan.to_owned(), ..AccountSpec::default() })
 }
 
-async fn load(config: Config, store: Store, fake: &FakeChatGpt) -> Arc<SharedState> {
+async fn load(config: Config, store: Store, fake: &FakeChatGpt, sealer: Sealer) -> Arc<SharedState> {
     let upstream = UpstreamApi::new(endpoints(&config, fake)).unwrap();
     let metrics = Arc::new(Metrics::new().unwrap());
-    SharedState::load(Arc::new(config), store, Arc::new(sealer()), upstream, metrics).await.unwrap().0
+    SharedState::load(Arc::new(config), store, Arc::new(sealer), upstream, metrics).await.unwrap().0
 }
 
 fn endpoints(config: &Config, fake: &FakeChatGpt) -> UpstreamEndpoints {
