@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests read their own environment and wait in threads of their own")]
 
 mod bad_input;
+mod chat;
 mod commands;
 mod egress;
 mod exchanges;

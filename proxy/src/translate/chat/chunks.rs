@@ -75,7 +75,7 @@ fn delta(piece: &Piece<'_>, has_legacy_calls: bool) -> Option<String> {
     match piece {
         Piece::Text(text) => delta.put("content", &json_string(text)),
         Piece::Refusal(text) => delta.put("refusal", &json_string(text)),
-        Piece::Annotation(annotation) => delta.put("annotations", &format!("[{annotation}]")),
+        Piece::Citation { index, json } => delta.put("annotations", &format!("[{}]", citation(Some(*index), json))),
         Piece::Reasoning(piece) => {
             let text = json_string(&format!("{}{}", piece.lead, piece.text));
             delta.put("reasoning_content", &text);
@@ -117,7 +117,7 @@ fn called(piece: &Piece<'_>) -> Option<String> {
         Piece::CallText { kind, text, .. } => (None, kind, *text),
         Piece::Text(_)
         | Piece::Refusal(_)
-        | Piece::Annotation(_)
+        | Piece::Citation { .. }
         | Piece::Reasoning(_)
         | Piece::SealedReasoning { .. }
         | Piece::Image { .. } => return None,
@@ -152,22 +152,39 @@ pub(super) fn readable_detail(piece: &Reasoning<'_>) -> String {
         true => ("reasoning.summary", "summary"),
         false => ("reasoning.text", "text"),
     };
-    detail(kind, field, piece.text, piece.id, piece.detail)
+    let mut detail = Members::new(piece.text.len());
+    detail.put("type", &json_string(kind));
+    detail.put(field, &json_string(piece.text));
+    // SDKs add up every text of a list's entries, so what does not grow is told once.
+    if piece.begins {
+        identify(&mut detail, piece.id);
+    }
+    detail.put("index", &piece.detail.to_string());
+    detail.into_json()
 }
 
 /// A detail that only upstream can read, as JSON.
 pub(super) fn sealed_detail(index: usize, id: Option<&str>, data: &str) -> String {
-    detail("reasoning.encrypted", "data", data, id, index)
-}
-
-fn detail(kind: &str, field: &str, text: &str, id: Option<&str>, index: usize) -> String {
-    let mut detail = Members::new(text.len());
-    detail.put("type", &json_string(kind));
-    detail.put(field, &json_string(text));
-    detail.put("id", &id.map_or_else(|| "null".to_owned(), json_string));
-    detail.put("format", &json_string(reasoning::FORMAT));
+    let mut detail = Members::new(data.len());
+    detail.put("type", r#""reasoning.encrypted""#);
+    detail.put("data", &json_string(data));
+    identify(&mut detail, id);
     detail.put("index", &index.to_string());
     detail.into_json()
+}
+
+fn identify(detail: &mut Members, id: Option<&str>) {
+    detail.put("id", &id.map_or_else(|| "null".to_owned(), json_string));
+    detail.put("format", &json_string(reasoning::FORMAT));
+}
+
+/// A source, as JSON; in a stream with its number, by which SDKs tell the entries of lists apart.
+pub(super) fn citation(index: Option<usize>, json: &str) -> String {
+    let mut annotation = Members::new(json.len());
+    annotation.put_if_some("index", index.map(|index| index.to_string()).as_deref());
+    annotation.put("type", r#""url_citation""#);
+    annotation.put("url_citation", json);
+    annotation.into_json()
 }
 
 /// An image, as JSON.

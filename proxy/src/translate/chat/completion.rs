@@ -6,7 +6,7 @@ use codex_lb_shared::ids::ExchangeId;
 
 use super::ChatAnswer;
 use super::call_ids::CallKind;
-use super::chunks::{chat_id, image, readable_detail, sealed_detail};
+use super::chunks::{chat_id, citation, image, readable_detail, sealed_detail};
 use super::members::Members;
 use super::pieces::{Ending, Finish, Piece, Reasoning};
 use super::reader::{Reader, Teller};
@@ -97,7 +97,7 @@ impl Teller for Message {
         match piece {
             Piece::Text(text) => self.content.push_str(text),
             Piece::Refusal(text) => self.refusal.push_str(text),
-            Piece::Annotation(annotation) => self.annotations.push((*annotation).to_owned()),
+            Piece::Citation { json, .. } => self.annotations.push(citation(None, json)),
             Piece::Reasoning(piece) => self.reason(piece),
             Piece::SealedReasoning { detail, id, data } => {
                 self.details.push(Detail::Sealed(sealed_detail(*detail, *id, data)));
@@ -174,6 +174,7 @@ impl Detail {
                 detail: *index,
                 id: id.as_deref(),
                 is_summary: *is_summary,
+                begins: true,
                 lead: "",
                 text,
             }),

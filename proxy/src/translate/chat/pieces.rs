@@ -9,8 +9,13 @@ pub(super) enum Piece<'a> {
     Text(&'a str),
     /// Text that refuses.
     Refusal(&'a str),
-    /// A source of the text, as JSON.
-    Annotation(&'a str),
+    /// A source of the text.
+    Citation {
+        /// The source's number.
+        index: usize,
+        /// What it is and where it is cited, as JSON.
+        json: &'a str,
+    },
     /// Reasoning that can be read.
     Reasoning(Reasoning<'a>),
     /// Reasoning that only upstream can read.
@@ -60,6 +65,8 @@ pub(super) struct Reasoning<'a> {
     pub(super) id: Option<&'a str>,
     /// Whether it is a summary and not the reasoning itself.
     pub(super) is_summary: bool,
+    /// Whether the detail begins with it.
+    pub(super) begins: bool,
     /// What stands between it and the reasoning before it, where all of it is one text.
     pub(super) lead: &'static str,
     /// What is added.

@@ -34,6 +34,7 @@ pub(super) struct Reader {
     calls: usize,
     details: usize,
     images: usize,
+    citations: usize,
     has_reasoned: bool,
 }
 
@@ -252,13 +253,13 @@ impl Reader {
             }
             PartKind::Refusal => teller.tell(&Piece::Refusal(text)),
             PartKind::Summary | PartKind::Thought => {
-                let is_new = part.detail.is_none();
+                let begins = part.detail.is_none();
                 let detail = *part.detail.get_or_insert(self.details);
-                self.details += usize::from(is_new);
-                let lead = if is_new && self.has_reasoned { BETWEEN_TEXTS } else { "" };
+                self.details += usize::from(begins);
+                let lead = if begins && self.has_reasoned { BETWEEN_TEXTS } else { "" };
                 self.has_reasoned = true;
                 let (id, is_summary) = (item.id.as_deref(), kind == PartKind::Summary);
-                teller.tell(&Piece::Reasoning(Reasoning { detail, id, is_summary, lead, text }));
+                teller.tell(&Piece::Reasoning(Reasoning { detail, id, is_summary, begins, lead, text }));
             }
             PartKind::CallText(kind) => {
                 if let Some(index) = item.call_index {
@@ -324,8 +325,10 @@ impl Reader {
         let part = item.part(PartKind::Text, index);
         let part = &mut item.parts[part];
         part.annotations += 1;
-        if let Some(annotation) = usage::annotation_of_chat(annotation, part.begins_at) {
-            teller.tell(&Piece::Annotation(&annotation));
+        if let Some(json) = usage::citation_of_chat(annotation, part.begins_at) {
+            let index = self.citations;
+            self.citations += 1;
+            teller.tell(&Piece::Citation { index, json: &json });
         }
     }
 }

@@ -38,8 +38,8 @@ pub(super) fn of_chat(usage: &RawValue) -> Option<String> {
     Some(told.to_string())
 }
 
-/// A source that a text cites, as a chat has it. `begins_at` is where the part that cites begins in the whole text.
-pub(super) fn annotation_of_chat(annotation: &RawValue, begins_at: usize) -> Option<String> {
+/// A source that a text cites, as a chat has it: `url_citation`. `begins_at` is where the part that cites begins in the whole text.
+pub(super) fn citation_of_chat(annotation: &RawValue, begins_at: usize) -> Option<String> {
     let annotation: Value = serde_json::from_str(annotation.get()).ok()?;
     if annotation["type"] != "url_citation" {
         return None;
@@ -51,5 +51,5 @@ pub(super) fn annotation_of_chat(annotation: &RawValue, begins_at: usize) -> Opt
         "url": annotation["url"],
         "title": annotation["title"],
     });
-    Some(json!({"type": "url_citation", "url_citation": citation}).to_string())
+    Some(citation.to_string())
 }
