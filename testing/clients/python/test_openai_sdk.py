@@ -3,24 +3,17 @@
 import httpx
 import openai
 import pytest
-from openai import OpenAI
 
 import harness
 from conftest import Pool
+from sdk import MODEL, sdk
 
-MODEL = "gpt-5.5"
 WEATHER = {
     "type": "function",
     "name": "get_weather",
     "description": "The weather of a city.",
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 }
-
-
-def sdk(pool, api_key: str = "anything") -> OpenAI:
-    """Without retries, so that every request is one that the test made; without the developer's proxies."""
-    transport = httpx.Client(trust_env=False, timeout=60)
-    return OpenAI(base_url=f"{pool.gateway.url}/v1", api_key=api_key, max_retries=0, http_client=transport)
 
 
 def check_usage_of(response, pool):

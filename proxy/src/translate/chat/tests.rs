@@ -36,6 +36,7 @@ fn prepared(body: &[u8]) -> Result<PreparedRequest, Rejection> {
         headers: &headers,
         body: &body,
         caller_scope: "key:1",
+        replay_store: &crate::replay_store::ReplayStore::off(),
     };
     crate::translate::prepare(&inquiry, &catalog)
 }
