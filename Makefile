@@ -1,7 +1,7 @@
 # What people and machines type. Each target says what it does; the work is in testing/.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-all bench fmt env-example clean-test
+.PHONY: help setup run demo test test-all mutants bench fmt env-example clean-test
 
 help: ## Shows the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,12 @@ test: setup ## Checks format, lints and dependencies, and runs all tests on SQLi
 
 test-all: setup ## Like test, and whatever takes longer.
 	@python3 testing/stages.py test-all
+
+mutants: ## Changes the data plane's decisions one small thing at a time, and fails if no test notices; some 40 minutes.
+	@cargo nextest --version >/dev/null 2>&1 || cargo install cargo-nextest --locked
+	@cargo mutants --version >/dev/null 2>&1 || cargo install cargo-mutants --locked
+	PROPTEST_CASES=48 CARGO_INCREMENTAL=1 CARGO_TARGET_DIR="$(CURDIR)/target/mutants" \
+		cargo mutants --package codex-lb-decide --output target $(MUTANTS)
 
 bench: ## Compares the gateway with nginx in about four minutes; BENCH=--quick takes one. See docs/benchmark.md.
 	@testing/setup.sh bench

@@ -1,12 +1,13 @@
 //! When upstream says to come back: `resets_at`, `resets_in_seconds`, `Retry-After`, or words in a message.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use codex_lb_shared::clock::Timestamp;
 use jiff::fmt::rfc2822;
 
-/// The longest wait we believe: a plan's month is 31 days.
-const WAIT_MAX: Duration = Duration::from_secs(32 * 24 * 3600);
+/// The waits we believe: what our clock can tell from nothing, up to a plan's month of 31 days.
+const CREDIBLE_WAITS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(32 * 24 * 3600);
 /// Days, hours, minutes, seconds and milliseconds: a sentence names no more.
 const SPANS_MAX: usize = 5;
 
@@ -15,7 +16,7 @@ const SPANS_MAX: usize = 5;
 /// One that is not is left aside as if upstream had said nothing. Cutting it to the longest instead would make one odd
 /// reply keep an account out for a month; asking again after the default costs one refused request at a time.
 pub fn is_credible(wait: Duration) -> bool {
-    Duration::ZERO < wait && wait <= WAIT_MAX
+    CREDIBLE_WAITS.contains(&wait)
 }
 
 /// Reads a `Retry-After` header: seconds, or the date of HTTP.
@@ -37,29 +38,36 @@ pub fn try_again_in(message: &str) -> Option<Duration> {
     let mut rest = after.trim_start();
     let mut wait_seconds = None;
     for _ in 0..SPANS_MAX {
-        let Some((amount, unit_seconds, tail)) = leading_span(rest) else { break };
-        *wait_seconds.get_or_insert(0.0) += amount * unit_seconds;
-        rest = tail.trim_start();
+        let Some(span) = LeadingSpan::split(rest) else { break };
+        *wait_seconds.get_or_insert(0.0) += span.seconds;
+        rest = span.rest.trim_start();
     }
     Duration::try_from_secs_f64(wait_seconds?).ok()
 }
 
-/// Splits "1.5s rest" into its amount, its unit in seconds, and the rest.
-fn leading_span(text: &str) -> Option<(f64, f64, &str)> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    // A full stop at the end of the sentence is no part of the number.
-    let amount: f64 = text[..digits].trim_end_matches('.').parse().ok()?;
-    let unit_and_rest = text[digits..].trim_start();
-    let letters = unit_and_rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(unit_and_rest.len());
-    let unit_seconds = match &unit_and_rest[..letters] {
-        "ms" | "millisecond" | "milliseconds" => 0.001,
-        "s" | "sec" | "secs" | "second" | "seconds" => 1.0,
-        "m" | "min" | "mins" | "minute" | "minutes" => 60.0,
-        "h" | "hr" | "hrs" | "hour" | "hours" => 3_600.0,
-        "d" | "day" | "days" => 86_400.0,
-        _ => return None,
-    };
-    Some((amount, unit_seconds, &unit_and_rest[letters..]))
+/// A text that begins with a span such as "1.5s".
+struct LeadingSpan<'a> {
+    seconds: f64,
+    rest: &'a str,
+}
+
+impl<'a> LeadingSpan<'a> {
+    fn split(text: &'a str) -> Option<Self> {
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        // A full stop at the end of the sentence is no part of the number.
+        let amount: f64 = text[..digits].trim_end_matches('.').parse().ok()?;
+        let unit_and_rest = text[digits..].trim_start();
+        let letters = unit_and_rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(unit_and_rest.len());
+        let unit_seconds = match &unit_and_rest[..letters] {
+            "ms" | "millisecond" | "milliseconds" => 0.001,
+            "s" | "sec" | "secs" | "second" | "seconds" => 1.0,
+            "m" | "min" | "mins" | "minute" | "minutes" => 60.0,
+            "h" | "hr" | "hrs" | "hour" | "hours" => 3_600.0,
+            "d" | "day" | "days" => 86_400.0,
+            _ => return None,
+        };
+        Some(Self { seconds: amount * unit_seconds, rest: &unit_and_rest[letters..] })
+    }
 }
 
 #[cfg(test)]
@@ -139,9 +147,15 @@ mod tests {
     fn a_wait_of_nothing_or_of_more_than_a_month_is_not_believed() {
         let days = |days: u64| Duration::from_secs(days * 86_400);
         let ms = Duration::from_millis(1);
-        for (wait, expected) in
-            [(Duration::ZERO, false), (ms, true), (days(31), true), (days(32), true), (days(32) + ms, false)]
-        {
+        let cases = [
+            (Duration::ZERO, false),
+            (Duration::from_micros(999), false),
+            (ms, true),
+            (days(31), true),
+            (days(32), true),
+            (days(32) + ms, false),
+        ];
+        for (wait, expected) in cases {
             assert_eq!(is_credible(wait), expected, "{wait:?}");
         }
     }
