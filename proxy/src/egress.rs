@@ -3,8 +3,10 @@
 //! Whatever goes wrong is a connection that failed. There is no other way out to fall back to.
 
 use std::fmt;
+use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use codex_lb_shared::egress::{AccountEgress, Egress, EgressClosed, EgressDialer, EgressStream};
@@ -13,7 +15,9 @@ use pingora::connectors::L4Connect;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::l4::stream::Stream;
 use pingora::{Error, ErrorType, Result};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -24,6 +28,11 @@ use tracing::{debug, warn};
 /// is no address that Pingora could compare a kept connection with; it skips that for this one. What keeps connections
 /// apart is the peer's group.
 pub(crate) const NO_ADDRESS: (Ipv4Addr, u16) = (Ipv4Addr::UNSPECIFIED, 0);
+
+/// Bytes that are read from Pingora at once.
+const CARRY_BYTES: usize = 16 * 1024;
+/// How long a proxy may take nothing before its connection is given up.
+const STUCK_MAX: Duration = Duration::from_secs(60);
 
 /// What it takes to connect through egress proxies.
 #[derive(Clone)]
@@ -109,14 +118,14 @@ impl L4Connect for EgressConnect {
 impl EgressLegs {
     /// Pingora keeps connections by their file descriptor, and TLS in a stream of ours has none. So its bytes go through
     /// a pair of sockets: Pingora has one end, and a task carries what passes the other.
-    fn bridged(&self, mut tls: EgressStream) -> Result<Stream> {
+    fn bridged(&self, tls: EgressStream) -> Result<Stream> {
         let pair = UnixStream::pair();
-        let (near, mut far) =
+        let (near, far) =
             pair.map_err(|error| Error::because(ErrorType::ConnectError, "make a pair of sockets", error))?;
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             tokio::select! {
-                carried = tokio::io::copy_bidirectional(&mut far, &mut tls) => {
+                carried = carry(far, tls) => {
                     // Whoever used the connection has noticed by itself.
                     if let Err(error) = carried {
                         debug!(%error, "a connection to an https egress proxy broke");
@@ -126,5 +135,88 @@ impl EgressLegs {
             }
         });
         Ok(Stream::from(near))
+    }
+}
+
+/// Carries bytes between Pingora and the proxy until Pingora hangs up or the proxy's side breaks. Pingora never closes
+/// half a connection, so its end is the end of both directions: a proxy that goes on talking holds nothing here.
+async fn carry(far: UnixStream, proxy: EgressStream) -> io::Result<()> {
+    let (mut from_pingora, mut to_pingora) = far.into_split();
+    let (mut from_proxy, mut to_proxy) = tokio::io::split(proxy);
+    let up = async {
+        let mut buffer = vec![0; CARRY_BYTES];
+        loop {
+            let count = from_pingora.read(&mut buffer).await?;
+            if count == 0 {
+                return timeout(STUCK_MAX, to_proxy.shutdown()).await?;
+            }
+            let write = async {
+                to_proxy.write_all(&buffer[..count]).await?;
+                to_proxy.flush().await
+            };
+            timeout(STUCK_MAX, write).await??;
+        }
+    };
+    let down = async {
+        tokio::io::copy(&mut from_proxy, &mut to_pingora).await?;
+        to_pingora.shutdown().await?;
+        // Pingora has read the end and hangs up in its own time.
+        std::future::pending().await
+    };
+    tokio::select! {
+        ended = up => ended,
+        broken = down => broken,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// What Pingora holds, what the proxy holds, and the task between them.
+    async fn carried() -> (UnixStream, TcpStream, tokio::task::JoinHandle<io::Result<()>>) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let to_proxy = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (proxy, _) = listener.accept().await.unwrap();
+        let (near, far) = UnixStream::pair().unwrap();
+        (near, proxy, tokio::spawn(carry(far, EgressStream::Plain(to_proxy))))
+    }
+
+    #[tokio::test]
+    async fn what_one_side_wrote_before_it_hung_up_arrives() {
+        let (mut near, mut proxy, carrying) = carried().await;
+        let sent = vec![7; 100 * CARRY_BYTES];
+        let mut received = Vec::new();
+        let send = async {
+            near.write_all(&sent).await.unwrap();
+            drop(near);
+        };
+        let (read, ()) = tokio::join!(proxy.read_to_end(&mut received), send);
+        read.unwrap();
+        assert_eq!(received, sent);
+        carrying.await.unwrap().unwrap();
+
+        let (mut near, mut proxy, carrying) = carried().await;
+        let mut received = Vec::new();
+        let send = async {
+            proxy.write_all(&sent).await.unwrap();
+            drop(proxy);
+        };
+        let (read, ()) = tokio::join!(near.read_to_end(&mut received), send);
+        read.unwrap();
+        assert_eq!(received, sent);
+        drop(near);
+        carrying.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_goes_on_talking_holds_nothing_once_pingora_has_hung_up() {
+        let (near, proxy, carrying) = carried().await;
+        drop(near);
+        // The proxy's end stays open: only our own end of it is over.
+        carrying.await.unwrap().unwrap();
+        drop(proxy);
     }
 }

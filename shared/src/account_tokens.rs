@@ -255,14 +255,14 @@ impl AccountTokens {
                 return Ok(Freshness::Failed);
             }
         };
-        if !claim.covers_a_call() {
-            debug!(account.id = %id, "the database was too slow to refresh under this claim");
-            return Ok(Freshness::Failed);
-        }
         let Some(egress) = self.egress_of(&stored.account).await else {
             warn!(account.id = %id, "what the account is bound to could not be read; its tokens were not refreshed");
             return Ok(Freshness::Failed);
         };
+        if !claim.covers_a_call() {
+            debug!(account.id = %id, "the database was too slow to refresh under this claim");
+            return Ok(Freshness::Failed);
+        }
         let call = self.upstream.refresh_tokens(&egress, &tokens.refresh_token);
         let failed = match tokio::time::timeout(ISSUER_CALL_MAX, call).await {
             Ok(Ok(refreshed)) => return self.keep(id, NewPair::new(version, tokens, refreshed, claim.clone())).await,

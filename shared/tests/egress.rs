@@ -1,6 +1,6 @@
 //! Connections and control calls through egress proxies: every kind of proxy, and every way that one can fail.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

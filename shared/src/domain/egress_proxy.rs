@@ -2,8 +2,8 @@
 //!
 //! No text of this module, errors and `Debug` included, ever holds a password.
 
+use core::net::Ipv6Addr;
 use std::fmt;
-use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
