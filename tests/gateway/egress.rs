@@ -179,6 +179,13 @@ async fn accounts_never_share_a_connection_whether_they_share_a_proxy_or_not() {
         (served.len() == 4).then_some(())
     })
     .await;
+    // The first requests opened connections side by side; these find them.
+    for _ in 0..24 {
+        prompt += 1;
+        assert_eq!(ask(&gateway, prompt).await, 200);
+    }
+    let connections = accounts_by_connection(&upstream).len();
+    assert!(connections < prompt, "{connections} connections for {prompt} requests");
     for (connection, accounts) in accounts_by_connection(&upstream) {
         assert_eq!(accounts.len(), 1, "connection {connection} served {accounts:?}");
     }
