@@ -140,9 +140,9 @@ impl EgressLegs {
 
 /// Carries bytes between Pingora and the proxy until Pingora hangs up or the proxy's side breaks. Pingora never closes
 /// half a connection, so its end is the end of both directions: a proxy that goes on talking holds nothing here.
-async fn carry(far: UnixStream, proxy: EgressStream) -> io::Result<()> {
+async fn carry(far: UnixStream, egress: EgressStream) -> io::Result<()> {
     let (mut from_pingora, mut to_pingora) = far.into_split();
-    let (mut from_proxy, mut to_proxy) = tokio::io::split(proxy);
+    let (mut from_proxy, mut to_proxy) = tokio::io::split(egress);
     let up = async {
         let mut buffer = vec![0; CARRY_BYTES];
         loop {

@@ -124,7 +124,7 @@ impl EgressTable {
         before: &Self,
     ) -> Self {
         let opened = stored.into_iter().map(|stored| {
-            let id = stored.proxy.id;
+            let id = stored.egress.id;
             let egress = match open_access(stored, sealer) {
                 Ok(access) => match before.by_id.get(&id) {
                     Some(AccountEgress::Through(known)) if *known.access() == access => {
@@ -141,22 +141,24 @@ impl EgressTable {
         Self { default: default.clone(), by_id: opened.collect() }
     }
 
-    /// How many egress proxies have no way through, for one line in the log.
-    pub(crate) fn closed(&self) -> impl Iterator<Item = (EgressProxyId, EgressClosed)> {
-        self.by_id.iter().filter_map(|(id, egress)| match egress {
-            AccountEgress::Closed(closed) => Some((*id, *closed)),
-            AccountEgress::Direct | AccountEgress::Through(_) => None,
-        })
+    /// The egress proxies that have no way through and did not say so `before`: what is worth a line in the log.
+    pub(crate) fn closed_since(&self, before: &Self) -> impl Iterator<Item = (EgressProxyId, EgressClosed)> {
+        let news = |(id, egress): (&EgressProxyId, &AccountEgress)| match (egress, before.by_id.get(id)) {
+            (AccountEgress::Closed(closed), Some(AccountEgress::Closed(known))) if closed == known => None,
+            (AccountEgress::Closed(closed), _) => Some((*id, *closed)),
+            (AccountEgress::Direct | AccountEgress::Through(_), _) => None,
+        };
+        self.by_id.iter().filter_map(news)
     }
 }
 
 fn open_access(stored: StoredEgressProxy, sealer: &Sealer) -> Result<EgressAccess, EgressClosed> {
-    let id = stored.proxy.id;
+    let id = stored.egress.id;
     let password: Option<SecretString> = match stored.password {
         Some(sealed) => Some(sealed.open(sealer, id).map_err(|_| EgressClosed::PasswordSealed)?),
         None => None,
     };
-    EgressAccess::new(stored.proxy.endpoint, password).map_err(EgressClosed::Invalid)
+    EgressAccess::new(stored.egress.endpoint, password).map_err(EgressClosed::Invalid)
 }
 
 #[cfg(test)]
@@ -174,7 +176,7 @@ mod tests {
         let password = sealed_by.map(|sealer| SealedEgressPassword::seal(sealer, id, &"s3cret".into()).unwrap());
         let user = password.as_ref().map(|_| "ann".to_owned());
         StoredEgressProxy {
-            proxy: EgressProxy {
+            egress: EgressProxy {
                 id,
                 name: "one".to_owned(),
                 endpoint: crate::domain::egress_proxy::EgressEndpoint {
@@ -220,6 +222,10 @@ mod tests {
         assert!(matches!(table.of(None), AccountEgress::Direct));
         assert!(matches!(EgressTable::default().of(None), AccountEgress::Closed(EgressClosed::Unknown)));
         assert!(!format!("{table:?}").contains("s3cret"));
+
+        // News once.
+        assert_eq!(table.closed_since(&EgressTable::default()).count(), 2);
+        assert_eq!(table.closed_since(&table).count(), 0);
     }
 
     #[test]

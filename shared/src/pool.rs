@@ -136,7 +136,7 @@ impl Pool {
         let usage: HashMap<AccountId, AccountUsage> = self.store.list_account_usage().await?.into_iter().collect();
         let before = self.snapshot.load_full();
         let egresses = EgressTable::open(egresses, &self.default_egress, &self.sealer, &before.egresses);
-        for (id, closed) in egresses.closed() {
+        for (id, closed) in egresses.closed_since(&before.egresses) {
             warn!(egress.id = %id, error = %closed, "an egress proxy cannot be used; accounts bound to it cannot serve");
         }
         let mut accounts = Vec::with_capacity(stored.len());

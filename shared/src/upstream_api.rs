@@ -7,6 +7,7 @@ pub mod models;
 pub mod oauth;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -136,12 +137,12 @@ fn builder(endpoints: &UpstreamEndpoints, certificates: &[reqwest::Certificate])
 /// Sends everything through the egress proxy, which also resolves all names.
 fn through(builder: reqwest::ClientBuilder, egress: &Egress) -> reqwest::Result<reqwest::ClientBuilder> {
     let access = egress.access();
-    let proxy = reqwest::Proxy::all(egress.place())?;
-    let proxy = match access.login() {
-        Some((user, password)) => proxy.basic_auth(user, password),
-        None => proxy,
+    let forwarder = reqwest::Proxy::all(egress.place())?;
+    let forwarder = match access.login() {
+        Some((user, password)) => forwarder.basic_auth(user, password),
+        None => forwarder,
     };
     // If the proxy were ever passed by, there is no name that could be resolved to get there.
     let resolver = OnlyResolver::new(access.endpoint().host.clone());
-    Ok(builder.proxy(proxy).dns_resolver(std::sync::Arc::new(resolver)))
+    Ok(builder.proxy(forwarder).dns_resolver(Arc::new(resolver)))
 }

@@ -152,10 +152,10 @@ async fn a_password_that_does_not_open_is_told_until_it_is_set_anew() {
     bind(&plane, account, json!(id)).await.ok();
     let stored = plane.state.store.find_egress_proxy(id.parse().unwrap()).await.unwrap().unwrap();
     let foreign = Sealer::new(&EncryptionKey::from_bytes([9; 32]));
-    let password = Some(SealedEgressPassword::seal(&foreign, stored.proxy.id, &"s3cret".into()).unwrap());
-    let broken = EgressProxyForm { name: "one".to_owned(), endpoint: stored.proxy.endpoint, password };
+    let password = Some(SealedEgressPassword::seal(&foreign, stored.egress.id, &"s3cret".into()).unwrap());
+    let broken = EgressProxyForm { name: "one".to_owned(), endpoint: stored.egress.endpoint, password };
     let now = codex_lb_shared::clock::now();
-    plane.state.store.update_egress_proxy(stored.proxy.id, stored.proxy.version, &broken, now).await.unwrap();
+    plane.state.store.update_egress_proxy(stored.egress.id, stored.egress.version, &broken, now).await.unwrap();
 
     // A change that has nothing to do with the password neither needs it nor heals it.
     let shown = patch(&plane, &id, json!({"name": "two"})).await.ok();

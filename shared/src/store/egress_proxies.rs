@@ -20,7 +20,7 @@ pub const EGRESS_PROXIES_MAX: u32 = 500;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEgressProxy {
     /// The egress proxy.
-    pub proxy: EgressProxy,
+    pub egress: EgressProxy,
     /// Its password, sealed for it.
     pub password: Option<SealedEgressPassword>,
 }
@@ -224,7 +224,7 @@ impl EgressProxyRow {
     fn read(self) -> Result<StoredEgressProxy, StoreError> {
         let column = |name| Column("egress_proxies", name);
         Ok(StoredEgressProxy {
-            proxy: EgressProxy {
+            egress: EgressProxy {
                 id: column("id").parse(&self.id)?,
                 name: self.name,
                 endpoint: EgressEndpoint {

@@ -44,11 +44,11 @@ both_databases! {
     async fn what_was_added_is_read_back_and_only_for_its_own_id_does_its_password_open(db: Database) {
         let (plain, guarded) = (add(&db.store, "plain", None).await, add(&db.store, "guarded", Some("s3cret")).await);
         let stored = db.store.list_egress_proxies().await.unwrap();
-        assert_eq!(stored.iter().map(|stored| stored.proxy.id).collect::<Vec<_>>(), [plain, guarded]);
+        assert_eq!(stored.iter().map(|stored| stored.egress.id).collect::<Vec<_>>(), [plain, guarded]);
         assert_eq!(db.store.find_egress_proxy(guarded).await.unwrap().as_ref(), Some(&stored[1]));
         let EgressProxyForm { name, endpoint, .. } = form("guarded", guarded, Some("s3cret"));
-        assert_eq!((&stored[1].proxy.name, &stored[1].proxy.endpoint), (&name, &endpoint));
-        assert_eq!((stored[0].proxy.has_password, stored[1].proxy.has_password), (false, true));
+        assert_eq!((&stored[1].egress.name, &stored[1].egress.endpoint), (&name, &endpoint));
+        assert_eq!((stored[0].egress.has_password, stored[1].egress.has_password), (false, true));
         let password = stored[1].password.as_ref().unwrap();
         assert_eq!(password.open(&sealer(), guarded).unwrap().expose_secret(), "s3cret");
         assert!(password.open(&sealer(), plain).is_err());
@@ -76,7 +76,7 @@ both_databases! {
         let refused = db.store.update_egress_proxy(id, 1, &second, at(2)).await;
         assert!(matches!(refused, Err(StoreError::Conflict { .. })), "{refused:?}");
         let stored = db.store.find_egress_proxy(id).await.unwrap().unwrap();
-        assert_eq!((stored.proxy.name.as_str(), stored.proxy.version), ("first", 2));
+        assert_eq!((stored.egress.name.as_str(), stored.egress.version), ("first", 2));
     }
 
     async fn a_name_is_taken_once(db: Database) {

@@ -19,5 +19,5 @@ pub(crate) struct Answer {
 pub(crate) async fn list(_: Viewer, State(state): State<Arc<SharedState>>) -> Result<Json<Answer>, ApiError> {
     let stored = state.store.list_egress_proxies().await?;
     let pool = state.pool.snapshot();
-    Ok(Json(Answer { items: stored.into_iter().map(|stored| EgressProxyView::of(stored.proxy, &pool)).collect() }))
+    Ok(Json(Answer { items: stored.into_iter().map(|stored| EgressProxyView::of(stored.egress, &pool)).collect() }))
 }

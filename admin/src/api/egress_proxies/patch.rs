@@ -1,4 +1,4 @@
-//! `PATCH /api/v1/egress-proxies/{id}`: changes an egress proxy. A field that is missing stays as it is. New connections
+//! `PATCH /api/v1/egress-proxies/{id}`: changes an egress egress. A field that is missing stays as it is. New connections
 //! go the new way at once; what runs on old ones ends in peace.
 
 use std::sync::Arc;
@@ -53,26 +53,26 @@ pub(crate) async fn patch(
 
 async fn change(state: &SharedState, id: EgressProxyId, patch: &Patch) -> Result<(), ApiError> {
     let stored = view::find(state, id).await?;
-    let version = stored.proxy.version;
+    let version = stored.egress.version;
     let form = merged(state, stored, patch)?;
     Ok(state.store.update_egress_proxy(id, version, &form, clock::now()).await?)
 }
 
 /// What the egress proxy is to be.
 fn merged(state: &SharedState, stored: StoredEgressProxy, patch: &Patch) -> Result<EgressProxyForm, ApiError> {
-    let StoredEgressProxy { proxy, password: sealed } = stored;
-    let name = patch.name.as_deref().map_or(Ok(proxy.name), |name| extract::name("name", name))?;
+    let StoredEgressProxy { egress, password: sealed } = stored;
+    let name = patch.name.as_deref().map_or(Ok(egress.name), |name| extract::name("name", name))?;
     let endpoint = EgressEndpoint {
-        kind: patch.kind.unwrap_or(proxy.endpoint.kind),
-        host: patch.host.clone().unwrap_or(proxy.endpoint.host),
-        port: patch.port.unwrap_or(proxy.endpoint.port),
-        user: patch.user.clone().unwrap_or(proxy.endpoint.user),
+        kind: patch.kind.unwrap_or(egress.endpoint.kind),
+        host: patch.host.clone().unwrap_or(egress.endpoint.host),
+        port: patch.port.unwrap_or(egress.endpoint.port),
+        user: patch.user.clone().unwrap_or(egress.endpoint.user),
     };
     let (password, kept) = match (&patch.password, &patch.user) {
         (Some(password), _) => (password.clone(), None),
         (None, Some(None)) => (None, None),
         (None, Some(Some(_)) | None) => {
-            let opened = sealed.as_ref().map(|sealed| sealed.open(&state.sealer, proxy.id)).transpose();
+            let opened = sealed.as_ref().map(|sealed| sealed.open(&state.sealer, egress.id)).transpose();
             // A password that does not open stays what it is: closed, until somebody sets it anew.
             (opened.unwrap_or(None), sealed)
         }
@@ -80,7 +80,7 @@ fn merged(state: &SharedState, stored: StoredEgressProxy, patch: &Patch) -> Resu
     let endpoint = fields::checked(endpoint, password.as_ref())?;
     let password: Option<SealedEgressPassword> = match kept {
         Some(sealed) => Some(sealed),
-        None => fields::seal(state, proxy.id, password.as_ref())?,
+        None => fields::seal(state, egress.id, password.as_ref())?,
     };
     Ok(EgressProxyForm { name, endpoint, password })
 }

@@ -29,29 +29,29 @@ pub(crate) struct EgressProxyView {
 }
 
 impl EgressProxyView {
-    pub(super) fn of(proxy: EgressProxy, pool: &PoolSnapshot) -> Self {
-        let is_bound = |bound: &Option<EgressProxyId>| *bound == Some(proxy.id);
+    pub(super) fn of(egress: EgressProxy, pool: &PoolSnapshot) -> Self {
+        let is_bound = |bound: &Option<EgressProxyId>| *bound == Some(egress.id);
         Self {
             accounts: pool.accounts.iter().filter(|pooled| is_bound(&pooled.account.egress_proxy_id)).count(),
-            trouble: match pool.egresses.of(Some(proxy.id)) {
+            trouble: match pool.egresses.of(Some(egress.id)) {
                 AccountEgress::Closed(closed) => Some(closed.to_string()),
                 AccountEgress::Direct | AccountEgress::Through(_) => None,
             },
-            id: proxy.id,
-            name: proxy.name,
-            kind: proxy.endpoint.kind,
-            host: proxy.endpoint.host,
-            port: proxy.endpoint.port,
-            user: proxy.endpoint.user,
-            has_password: proxy.has_password,
-            created_at: proxy.created_at,
+            id: egress.id,
+            name: egress.name,
+            kind: egress.endpoint.kind,
+            host: egress.endpoint.host,
+            port: egress.endpoint.port,
+            user: egress.endpoint.user,
+            has_password: egress.has_password,
+            created_at: egress.created_at,
         }
     }
 
     /// The egress proxy with this id, as it is stored now.
     pub(super) async fn load(state: &SharedState, id: EgressProxyId) -> Result<Self, ApiError> {
         let stored = find(state, id).await?;
-        Ok(Self::of(stored.proxy, &state.pool.snapshot()))
+        Ok(Self::of(stored.egress, &state.pool.snapshot()))
     }
 }
 
