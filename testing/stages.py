@@ -143,10 +143,12 @@ def python_tests_passed(output: str) -> int:
 
 
 # What `make test` runs at the sizes that the tests have by themselves.
-LONG_SIZES = {"CODEX_LB_FAULT_EXCHANGES": 10_000}
+LONG_SIZES = {"CODEX_LB_FAULT_EXCHANGES": 10_000, "CODEX_LB_PLACEMENTS": 5_000, "CODEX_LB_WAITING_ROUNDS": 10}
 LONG_TESTS = [
     "faults::no_client_sees_a_failure_that_a_healthy_account_could_have_served",
     "faults::the_same_holds_over_http_2",
+    "replicas::two_replicas_place_a_conversation_that_both_meet_at_once_alike",
+    "waiting::sixty_four_clients_on_28_slots_wait_a_little_and_nobody_is_refused",
 ]
 
 TEST = [

@@ -1,0 +1,93 @@
+//! More clients than slots, all at work without a pause: everybody waits a little and equally, nobody is refused, and who
+//! asks little does not wait for who asks much.
+//!
+//! `CODEX_LB_WAITING_ROUNDS` says how many streams each client takes.
+
+use std::time::{Duration, Instant};
+
+use fake_chatgpt::{Answer, Script};
+use futures_util::StreamExt as _;
+
+use crate::support::{Gateway, Setup, Upstream, eventually, native_body};
+
+const ACCOUNTS: usize = 4;
+const SLOTS_PER_ACCOUNT: u32 = 7;
+/// Clients of each api key: four that ask as much as each other, and one that asks little.
+const CLIENTS: [usize; 5] = [15, 15, 15, 15, 4];
+const ROUNDS: usize = 3;
+const MEDIAN_MAX: Duration = Duration::from_secs(3);
+const P99_MAX: Duration = Duration::from_secs(5);
+/// With turns taken among keys, the one that asks little is next after four freed slots, and 14 are freed in a second.
+const LITTLE_MAX: Duration = Duration::from_millis(1_500);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_four_clients_on_28_slots_wait_a_little_and_nobody_is_refused() {
+    let upstream = Upstream::start(ACCOUNTS).await;
+    for account in &upstream.accounts {
+        let answer = Answer { text_tokens: 20, tokens_per_second: Some(10.0), ..Answer::default() };
+        upstream.fake.default_script(account, Script::Answer(answer));
+    }
+    let setup = Setup::new(&upstream);
+    setup.cap_accounts(SLOTS_PER_ACCOUNT).await;
+    let keys: Vec<String> = (0..CLIENTS.len()).map(|number| setup.key(&format!("key {number}"))).collect();
+    let gateway = setup.serve().await;
+    let rounds = std::env::var("CODEX_LB_WAITING_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap());
+
+    let gateway = &gateway;
+    let clients = keys.iter().zip(CLIENTS).map(|(key, clients)| {
+        let work = (0..clients).map(async |client| {
+            let mut waits = Vec::new();
+            for round in 0..rounds {
+                waits.push(first_token(gateway, key, &format!("client {client} round {round}")).await);
+            }
+            waits
+        });
+        futures_util::future::join_all(work)
+    });
+    let by_key: Vec<Vec<Duration>> = futures_util::future::join_all(clients)
+        .await
+        .into_iter()
+        .map(|clients| {
+            let mut waits: Vec<Duration> = clients.into_iter().flatten().collect();
+            waits.sort_unstable();
+            waits
+        })
+        .collect();
+
+    let mut all: Vec<Duration> = by_key.iter().flatten().copied().collect();
+    all.sort_unstable();
+    let medians: Vec<Duration> = by_key.iter().map(|waits| percentile(waits, 50)).collect();
+    let (median, p99) = (percentile(&all, 50), percentile(&all, 99));
+    eprintln!("{} streams: median wait {median:.2?}, p99 {p99:.2?}, medians by key {medians:.2?}", all.len());
+    assert!(median <= MEDIAN_MAX && p99 <= P99_MAX, "median {median:?}, p99 {p99:?}");
+    let (little, much) = medians.split_last().unwrap();
+    assert!(*little <= LITTLE_MAX, "who asks little waits {little:?}");
+    let (least, most) = (much.iter().min().unwrap(), much.iter().max().unwrap());
+    assert!(*most <= *least + Duration::from_millis(1_000), "keys that ask alike wait {medians:?}");
+    eventually("each exchange is recorded", async || {
+        (gateway.totals().await.requests == i64::try_from(all.len()).unwrap()).then_some(())
+    })
+    .await;
+}
+
+/// Takes a whole stream, and returns how long its first token took.
+async fn first_token(gateway: &Gateway, key: &str, prompt: &str) -> Duration {
+    let began = Instant::now();
+    let request = gateway.post("/backend-api/codex/responses", &native_body(prompt)).bearer_auth(key);
+    let response = request.send().await.unwrap();
+    assert_eq!(response.status(), 200, "{prompt} was refused");
+    let (mut text, mut first) = (String::new(), None);
+    let mut stream = response.bytes_stream();
+    while let Some(bytes) = stream.next().await {
+        text.push_str(&String::from_utf8_lossy(&bytes.unwrap()));
+        if first.is_none() && text.contains("output_text.delta") {
+            first = Some(began.elapsed());
+        }
+    }
+    assert!(text.contains("event: response.completed"), "{prompt}: {text}");
+    first.unwrap()
+}
+
+fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
+}
