@@ -207,6 +207,47 @@ async fn reasoning_that_another_account_made_is_dropped_and_the_answer_says_so()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_whose_account_is_used_up_between_two_turns_goes_on_on_another() {
+    let upstream = Upstream::start(3).await;
+    let gateway = Gateway::before(&upstream).await;
+    let thinking = fake_chatgpt::Answer { reasoning: true, ..Default::default() };
+    for account in &upstream.accounts {
+        upstream.fake.default_script(account, Script::Answer(thinking.clone()));
+    }
+    let mut body = native_body("turn 1");
+    body["include"] = json!(["reasoning.encrypted_content"]);
+    let mut turn = async |number: usize| {
+        let asked = json!({"type": "message", "role": "user",
+            "content": [{"type": "input_text", "text": format!("turn {number}")}]});
+        body["input"].as_array_mut().unwrap().push(asked);
+        let answer = gateway.post(PATH, &body).header("session-id", "s").header("thread-id", "t").send().await.unwrap();
+        assert_eq!(answer.status(), 200, "turn {number}");
+        let dropped = answer.headers().get("x-codex-lb-dropped").map(|value| value.to_str().unwrap().to_owned());
+        let events = events(&answer.text().await.unwrap());
+        assert_eq!(events.last().unwrap()["type"], "response.completed", "turn {number}");
+        let done = events.into_iter().filter(|event| event["type"] == "response.output_item.done");
+        body["input"].as_array_mut().unwrap().extend(done.map(|event| event["item"].clone()));
+        (upstream.responses().pop().unwrap().account.unwrap(), dropped)
+    };
+    let first = turn(1).await;
+    assert_eq!(turn(2).await, first);
+    assert_eq!(first.1, None);
+    let used_up = upstream.accounts.iter().find(|account| account.name() == first.0).unwrap();
+    upstream.fake.default_script(used_up, Script::usage_limit(600));
+    let (second, dropped) = turn(3).await;
+    assert_ne!(second, first.0);
+    assert_eq!(dropped.as_deref(), Some("encrypted_content=2"));
+    // The client still sends what only the first account can read.
+    let (third, dropped) = turn(4).await;
+    assert_eq!((third, dropped.as_deref()), (second, Some("encrypted_content=3")));
+    let asked_of_first =
+        upstream.responses().iter().filter(|record| record.account.as_deref() == Some(used_up.name())).count();
+    assert_eq!(asked_of_first, 3, "a limited account was asked again");
+    let rows = gateway.exchanges(4).await;
+    assert!(rows.iter().all(|row| row.status.as_str() == "ok" && !row.is_estimated), "{rows:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_never_answers_is_a_timeout_and_one_that_is_gone_a_503() {
     let upstream = Upstream::start(1).await;
     let mut setup = Setup::new(&upstream);

@@ -55,20 +55,24 @@ def codex_program() -> Path:
     return script
 
 
-def run_codex(directory: Path, base_url: str, prompt: str, model: str, api_key: str | None) -> Turn:
+def run_codex(
+    directory: Path, base_url: str, prompt: str, model: str, api_key: str | None, resumes: bool = False
+) -> Turn:
     """One `codex exec`. Called "OpenAI" on its native route, as the README says: only then it compacts remotely."""
     home, project = directory / "home", directory / "project"
     codex_home = home / ".codex"
-    codex_home.mkdir(parents=True)
-    project.mkdir()
+    codex_home.mkdir(parents=True, exist_ok=True)
+    project.mkdir(exist_ok=True)
     env_key = 'env_key = "GATEWAY_KEY"\n' if api_key else ""
     name = "gateway" if base_url.endswith("/v1") else "OpenAI"
     config = CONFIG.format(name=name, model=model, base_url=base_url, env_key=env_key, project=project)
     (codex_home / "config.toml").write_text(config)
     answer = directory / "answer.txt"
     extra = {"CODEX_HOME": str(codex_home)} | ({"GATEWAY_KEY": api_key} if api_key else {})
+    options = ["--skip-git-repo-check", "--json", "--output-last-message", answer]
+    session = ["resume", "--last"] if resumes else []
     result = subprocess.run(
-        ["node", codex_program(), "exec", "--skip-git-repo-check", "--json", "--output-last-message", answer, prompt],
+        ["node", codex_program(), "exec", *options, *session, prompt],
         cwd=project, env=harness.clean_environment(home, **extra), stdin=subprocess.DEVNULL, capture_output=True,
         text=True, timeout=TURN_SECONDS_MAX,
     )
@@ -136,3 +140,35 @@ def test_a_wrong_key_is_refused_and_says_so(locked_pool, directory):
     said = turn.errors + json.dumps(turn.events)
     assert "Incorrect API key provided" in said, said
     assert locked_pool.fake.model_requests() == []
+
+
+def test_a_session_whose_account_is_used_up_between_two_turns_goes_on_on_another(directory):
+    with harness.running(accounts=2) as (fake, gateway):
+
+        def turn(number: int) -> tuple:
+            seen = len(fake.model_requests())
+            prompt = f"run: echo {MARK}-{number} | tee proof-{number}.txt"
+            url = f"{gateway.url}/backend-api/codex"
+            turn = run_codex(directory, url, prompt, "gpt-5.5", None, resumes=number > 1)
+            assert turn.status == 0, turn.errors
+            assert f"{MARK}-{number}" in turn.answer, turn.answer
+            return fake.model_requests()[seen:]
+
+        first = turn(1) + turn(2)
+        accounts = {request["account"] for request in first}
+        assert len(accounts) == 1, "a session stays on its account"
+        assert '"encrypted_content":"' in first[-1]["body"], "Codex sends back what the model thought"
+        used_up = accounts.pop()
+        fake.script(used_up, [{"kind": "usage_limit", "resets_in_seconds": 600}])
+
+        third = turn(3)
+        answered = [request for request in third if request["outcome"]["state"] == "ended"]
+        assert [request["status"] for request in third if request["account"] == used_up] == [429]
+        assert len(answered) == 2 and used_up not in {request["account"] for request in answered}
+        # What the other account could not read was left out, and the turn's own thoughts came back to it.
+        assert '"encrypted_content":"' not in answered[0]["body"]
+        rows = gateway.wait_for_log(6)
+        assert [row["status"] for row in rows] == ["ok"] * 6
+        reported = fake.totals()
+        assert sum(row["input_tokens"] for row in rows) == reported.input
+        assert sum(row["output_tokens"] for row in rows) == reported.output
