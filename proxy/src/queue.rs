@@ -149,3 +149,6 @@ impl Drop for Place<'_> {
         self.queue.waiting.lock().leave(&self.caller, self.number);
     }
 }
+
+#[cfg(test)]
+mod tests;

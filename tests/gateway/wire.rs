@@ -44,7 +44,9 @@ impl Wire {
 
     /// The next answer; `None` when the connection ends before one.
     pub(crate) async fn answer(&mut self) -> Option<Answer> {
-        tokio::time::timeout(ANSWER_MAX, self.read_answer()).await.expect("an answer or the end of the connection")
+        tokio::time::timeout(ANSWER_MAX, self.read_answer())
+            .await
+            .unwrap_or_else(|_| panic!("neither an answer nor an end"))
     }
 
     /// Reads until the connection brought this text.
@@ -54,7 +56,7 @@ impl Wire {
                 assert!(self.read_more().await, "ended before {text}: {}", String::from_utf8_lossy(&self.unread));
             }
         };
-        tokio::time::timeout(ANSWER_MAX, read).await.expect("more of an answer");
+        tokio::time::timeout(ANSWER_MAX, read).await.unwrap_or_else(|_| panic!("no {text} in time"));
         String::from_utf8_lossy(&self.unread).into_owned()
     }
 
