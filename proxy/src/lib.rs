@@ -62,4 +62,7 @@ mod egress;
 
 mod serve;
 
+#[cfg(feature = "bench")]
+pub mod bench;
+
 pub use serve::{Listening, ServeError, serve};

@@ -170,7 +170,14 @@ async fn a_stream_that_is_cut_ends_with_a_failure_and_is_recorded_as_estimated()
     );
     let whole = gateway.post("/v1/responses", &json!({"model": "gpt-5.5", "input": "hi"})).send().await.unwrap();
     assert_eq!(whole.status(), 502);
-    for row in gateway.exchanges(2).await {
+    let asked = json!({"model": "gpt-5.5", "input": "hi", "stream": true});
+    let streamed = events(&gateway.post("/v1/responses", &asked).send().await.unwrap().text().await.unwrap());
+    let (first, last) = (&streamed[0], streamed.last().unwrap());
+    assert_eq!((&first["type"], &last["type"]), (&json!("response.created"), &json!("response.failed")));
+    assert_eq!(last["response"]["id"], first["response"]["id"]);
+    let numbers: Vec<u64> = streamed.iter().map(|event| event["sequence_number"].as_u64().unwrap()).collect();
+    assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "{numbers:?}");
+    for row in gateway.exchanges(3).await {
         assert_eq!(
             (row.status.as_str(), row.is_estimated, row.error_code.as_deref()),
             ("error", true, Some("stream_incomplete"))

@@ -124,7 +124,7 @@ impl Relay<'_, '_> {
             AnswerShape::OpenAiStream => self.stream(Filter::OpenAi(OpenAiStream::default())).await,
             AnswerShape::ChatStream(answer) => {
                 let (id, requested_at) = (self.open.trail.id, self.open.trail.requested_at);
-                self.stream(Filter::Chat(ChatStream::new(answer.clone(), id, requested_at))).await
+                self.stream(Filter::Chat(Box::new(ChatStream::new(answer.clone(), id, requested_at)))).await
             }
             AnswerShape::ImageStream(task) => self.stream(Filter::Images(ImageStream::new(*task))).await,
             shape @ (AnswerShape::OpenAiJson

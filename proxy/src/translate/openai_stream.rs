@@ -1,10 +1,14 @@
 //! Upstream's event stream in the form that OpenAI's SDKs expect: no vendor events, and a terminal event that holds
 //! the whole output.
 
+use bytes::Bytes;
+use memchr::memmem;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
 use super::collect::OutputItems;
 use crate::intake::{JsonObject, Patch};
 use crate::relay::Event;
-use bytes::Bytes;
 
 /// Translates one answer.
 #[derive(Debug, Default)]
@@ -12,6 +16,17 @@ pub(crate) struct OpenAiStream {
     items: OutputItems,
     /// The terminal event has just passed.
     is_finished: bool,
+    begun: Begun,
+    /// The number of the last event that was told.
+    sequence_number: Option<u64>,
+}
+
+/// What the beginning of an answer says of it.
+#[derive(Debug, Default, Deserialize)]
+struct Begun {
+    id: Option<String>,
+    created_at: Option<Value>,
+    model: Option<String>,
 }
 
 impl OpenAiStream {
@@ -26,6 +41,10 @@ impl OpenAiStream {
         // Events of upstream's own are no part of OpenAI's API, and comments are no part of an answer.
         if kind.starts_with("codex.") || event.data().is_empty() {
             return;
+        }
+        self.sequence_number = sequence_number(event.as_bytes()).or(self.sequence_number);
+        if kind == "response.created" {
+            self.begun = begun(&event.data()).unwrap_or_default();
         }
         // An answer too large to gather keeps upstream's terminal event; every item has been streamed.
         self.items.note(event);
@@ -47,6 +66,22 @@ impl OpenAiStream {
         }
     }
 
+    /// The event that ends the answer with a failure of ours, as one more of this answer's.
+    pub(crate) fn failure(&self, error: &Value) -> Bytes {
+        let response = json!({
+            "id": self.begun.id,
+            "object": "response",
+            "created_at": self.begun.created_at,
+            "model": self.begun.model,
+            "status": "failed",
+            "output": [],
+            "error": error,
+        });
+        let sequence_number = self.sequence_number.map_or(0, |last| last.saturating_add(1));
+        let event = json!({"type": "response.failed", "sequence_number": sequence_number, "response": response});
+        Bytes::from(format!("event: response.failed\ndata: {event}\n\n"))
+    }
+
     /// The terminal event's data with the whole output.
     fn terminal(&self, event: Event<'_>) -> Option<Bytes> {
         let data = JsonObject::parse(Bytes::from(event.data().into_owned())).ok()?;
@@ -54,6 +89,22 @@ impl OpenAiStream {
         let filled = String::from_utf8(filled.into()).ok()?;
         Some(data.patched(&[("response", Patch::Set(filled))]))
     }
+}
+
+fn begun(data: &[u8]) -> Option<Begun> {
+    #[derive(Deserialize)]
+    struct Created {
+        response: Begun,
+    }
+    serde_json::from_slice::<Created>(data).ok().map(|created| created.response)
+}
+
+/// The number of an event. Upstream writes it in front of everything that a model wrote, where a glance finds it.
+fn sequence_number(event: &[u8]) -> Option<u64> {
+    let key = br#""sequence_number":"#;
+    let value = &event[memmem::find(event, key)? + key.len()..];
+    let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    std::str::from_utf8(&value[..digits]).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -74,5 +125,19 @@ mod tests {
         EventSplitter::default().push(input.as_bytes(), |event| stream.translate(event, &mut out)).unwrap();
         let expected_end = end.replace("[]", "[{\"id\":\"m\"}]");
         assert_eq!(String::from_utf8(out).unwrap(), format!("{delta}{item}{expected_end}"));
+    }
+
+    #[test]
+    fn a_failure_of_ours_is_one_more_event_of_the_answer() {
+        let input = "data: {\"type\":\"response.created\",\"sequence_number\":0,\"response\":{\"id\":\"resp_1\",\"created_at\":5,\"model\":\"m\"}}\n\n\
+            data: {\"type\":\"response.output_text.delta\",\"sequence_number\":41,\"delta\":\"\\\"sequence_number\\\":7\"}\n\n";
+        let mut stream = OpenAiStream::default();
+        EventSplitter::default().push(input.as_bytes(), |event| stream.translate(event, &mut Vec::new())).unwrap();
+        let told = stream.failure(&json!({"code": "stream_incomplete"}));
+        let data = std::str::from_utf8(&told).unwrap().lines().nth(1).unwrap().strip_prefix("data: ").unwrap();
+        let expected = json!({"type": "response.failed", "sequence_number": 42, "response": {"id": "resp_1",
+            "object": "response", "created_at": 5, "model": "m", "status": "failed", "output": [],
+            "error": {"code": "stream_incomplete"}}});
+        assert_eq!(serde_json::from_str::<Value>(data).unwrap(), expected);
     }
 }

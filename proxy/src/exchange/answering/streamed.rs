@@ -16,7 +16,7 @@ pub(super) enum Filter {
     /// Into OpenAI's events.
     OpenAi(OpenAiStream),
     /// Into the chunks of a chat.
-    Chat(ChatStream),
+    Chat(Box<ChatStream>),
     /// Into the events of the Images API.
     Images(ImageStream),
 }
@@ -52,10 +52,19 @@ impl Filter {
         }
     }
 
+    /// The end of a stream that breaks off for this reason, if it depends on what was told before.
+    fn broken_off(&self, rejection: &Rejection) -> Option<Bytes> {
+        match self {
+            Self::OpenAi(translator) => Some(translator.failure(&rejection.error())),
+            Self::Untouched | Self::Chat(_) | Self::Images(_) => None,
+        }
+    }
+
     /// Why a whole answer is none all the same. The client was told.
     fn failure(&self) -> Option<Rejection> {
         match self {
-            Self::Untouched | Self::OpenAi(_) | Self::Chat(_) => None,
+            Self::Untouched | Self::OpenAi(_) => None,
+            Self::Chat(translator) => translator.failure(),
             Self::Images(translator) => translator.failure(),
         }
     }
@@ -109,7 +118,9 @@ impl Relay<'_, '_> {
             if matches!(filter, Filter::Untouched) && !splitter.is_between_events() {
                 self.downstream.write(Bytes::from_static(b"\n\n")).await?;
             }
-            return self.downstream.reject(&rejection).await;
+            let Some(end) = filter.broken_off(&rejection) else { return self.downstream.reject(&rejection).await };
+            self.downstream.write(end).await?;
+            return self.downstream.end().await;
         }
     }
 }

@@ -10,6 +10,7 @@ use super::pieces::{Ending, Finish, Piece, Reasoning};
 use super::reader::Reader;
 use super::reasoning;
 use crate::intake::json_string;
+use crate::rejection::Rejection;
 use crate::relay::{Event, FailureForm};
 
 /// Translates the events of an answer.
@@ -18,13 +19,14 @@ pub(crate) struct ChatStream {
     reader: Reader,
     chunks: Chunks,
     has_ended: bool,
+    failure: Option<Rejection>,
 }
 
 impl ChatStream {
     /// A stream whose chunks bear the exchange's id and the time at which it was asked for.
     pub(crate) fn new(answer: ChatAnswer, id: ExchangeId, requested_at: Timestamp) -> Self {
         let chunks = Chunks { answer, id: chat_id(id), created: requested_at.as_unix_seconds(), frame: None };
-        Self { reader: Reader::default(), chunks, has_ended: false }
+        Self { reader: Reader::default(), chunks, has_ended: false, failure: None }
     }
 
     /// Appends what the client gets of one event.
@@ -50,7 +52,17 @@ impl ChatStream {
         match ending {
             Ending::Finished(finish) => self.finish(&finish, out),
             Ending::Failed(error) => out.extend_from_slice(&FailureForm::Chat.event(&error)),
+            Ending::TooLarge => {
+                let rejection = Rejection::answer_too_large();
+                out.extend_from_slice(&FailureForm::Chat.event(&rejection.error()));
+                self.failure = Some(rejection);
+            }
         }
+    }
+
+    /// Why the answer was ended here, if it was. The client was told.
+    pub(crate) fn failure(&self) -> Option<Rejection> {
+        self.failure.clone()
     }
 
     fn finish(&mut self, finish: &Finish, out: &mut Vec<u8>) {

@@ -34,12 +34,10 @@ impl ChatCollector {
     /// Looks at one event of an answer; [`Collected::Done`] holds the whole completion.
     pub(crate) fn collect(&mut self, event: Event<'_>) -> Collected {
         let ending = self.reader.read(event, &mut self.message);
-        if self.reader.is_too_large() {
-            return Collected::TooLarge;
-        }
         match ending {
             None => Collected::More,
             Some(Ending::Finished(finish)) => Collected::Done(self.completion(&finish)),
+            Some(Ending::TooLarge) => Collected::TooLarge,
             Some(Ending::Failed(_)) => Collected::Failed(Bytes::from(event.data().into_owned())),
         }
     }

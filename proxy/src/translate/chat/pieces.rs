@@ -80,6 +80,8 @@ pub(super) enum Ending {
     Finished(Finish),
     /// By a failure: OpenAI's `error` object.
     Failed(serde_json::Value),
+    /// By us: it is larger than is held.
+    TooLarge,
 }
 
 /// An end without failure.

@@ -80,8 +80,6 @@ pub(super) struct Part {
     pub(super) text: String,
     /// How much of that was told.
     pub(super) told_bytes: usize,
-    /// More came than is held, so nothing can be compared any more.
-    pub(super) is_lost: bool,
     /// The number of its reasoning detail.
     pub(super) detail: Option<usize>,
     /// Where a message's text begins in the whole text, in characters.
@@ -104,7 +102,6 @@ impl Item {
                 index,
                 text: String::new(),
                 told_bytes: 0,
-                is_lost: false,
                 detail: None,
                 begins_at: 0,
                 annotations: 0,
@@ -115,6 +112,6 @@ impl Item {
 
     /// Whether anything of its text was told.
     pub(super) fn has_told_text(&self) -> bool {
-        self.parts.iter().any(|part| part.told_bytes > 0 || part.is_lost)
+        self.parts.iter().any(|part| part.told_bytes > 0)
     }
 }

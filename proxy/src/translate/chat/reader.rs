@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::call_ids::CallKind;
-use super::fields::{Fields, ItemFields, ResponseFields, fields, item_kind, list, number, part_kind, text};
+use super::fields::{Fields, ItemFields, PartNews, ResponseFields, fields, item_kind, list, number, part_kind, text};
 use super::pieces::{Cut, Ending, Finish, Piece, Reasoning};
 use super::progress::{Item, ItemKind, PartKind};
 use super::usage;
@@ -56,8 +56,8 @@ impl Reader {
         self.calls
     }
 
-    /// Whether the answer is larger than is held.
-    pub(super) const fn is_too_large(&self) -> bool {
+    /// Whether the answer is larger than is held. Then nothing of it is told any more.
+    const fn is_too_large(&self) -> bool {
         self.held_bytes > HELD_BYTES_MAX
     }
 
@@ -67,14 +67,7 @@ impl Reader {
         let event = Fields::read(&data)?;
         let kind = text(event.kind)?;
         if let Some(news) = event.part_news(&kind) {
-            let item = self.item_of(&event, news.kind.of_item());
-            if let (Some(item), Some(text)) = (item, text(news.text)) {
-                match news.is_whole {
-                    true => self.add_rest(item, news.kind, news.index, &text, teller),
-                    false => self.add_text(item, news.kind, news.index, &text, teller),
-                }
-            }
-            return None;
+            self.take_news(&event, &news, teller);
         }
         match kind.as_ref() {
             "response.created" | "response.in_progress" => self.note_response(&fields(event.response)),
@@ -97,7 +90,16 @@ impl Reader {
             }
             _ => {}
         }
-        None
+        self.is_too_large().then_some(Ending::TooLarge)
+    }
+
+    fn take_news(&mut self, event: &Fields<'_>, news: &PartNews<'_>, teller: &mut impl Teller) {
+        if let (Some(text), Some(item)) = (text(news.text), self.item_of(event, news.kind.of_item())) {
+            match news.is_whole {
+                true => self.add_rest(item, news.kind, news.index, &text, teller),
+                false => self.add_text(item, news.kind, news.index, &text, teller),
+            }
+        }
     }
 
     fn note_response(&mut self, response: &ResponseFields<'_>) {
@@ -212,7 +214,7 @@ impl Reader {
         let item = &mut self.items[at];
         let part = item.part(kind, index);
         let part = &item.parts[part];
-        if let Some(rest) = whole.strip_prefix(part.text.as_str()).filter(|_| !part.is_lost) {
+        if let Some(rest) = whole.strip_prefix(part.text.as_str()) {
             self.add_text(at, kind, index, rest, teller);
         }
     }
@@ -224,17 +226,15 @@ impl Reader {
         let has_told_text = self.items[at].has_told_text();
         let is_new = !self.items[at].parts.iter().any(|part| part.kind == kind && part.index == index);
         self.held_bytes += text.len() + if is_new { ENTRY_BYTES } else { 0 };
-        let is_too_large = self.is_too_large();
+        if self.is_too_large() {
+            return;
+        }
         let item = &mut self.items[at];
         let at_part = item.part(kind, index);
         let part = &mut item.parts[at_part];
         // A call without its name cannot be told yet.
         let waits = matches!(kind, PartKind::CallText(_)) && item.call_index.is_none();
-        if is_too_large {
-            part.is_lost = true;
-        } else {
-            part.text.push_str(text);
-        }
+        part.text.push_str(text);
         if waits {
             return;
         }

@@ -83,17 +83,17 @@ fn tool_to_upstream(raw: &RawValue, param: &str) -> Result<String, Rejection> {
     match (tool.kind.as_deref(), tool.function, tool.custom) {
         (None | Some("function"), Some(function), _) => function_to_upstream(function, &format!("{param}.function")),
         (Some("custom"), _, Some(custom)) => custom_to_upstream(custom, &format!("{param}.custom")),
-        (Some(kind), _, _) => named_as_upstream(raw, kind),
+        (Some(kind), _, _) => named_as_upstream(raw, kind, param),
         (None, None, _) => Err(Rejection::missing_field(&format!("{param}.type"))),
     }
 }
 
 /// A tool that is flat already, or of a kind that only upstream knows.
-fn named_as_upstream(raw: &RawValue, kind: &str) -> Result<String, Rejection> {
+fn named_as_upstream(raw: &RawValue, kind: &str, param: &str) -> Result<String, Rejection> {
     if !kind.starts_with("web_search_preview") {
         return Ok(raw.get().to_owned());
     }
-    let mut value: Value = serde_json::from_str(raw.get()).map_err(|_| Rejection::internal())?;
+    let mut value: Value = serde_json::from_str(raw.get()).map_err(|_| wrong_type(param, "a tool"))?;
     openai_params::name_web_search(&mut value);
     Ok(value.to_string())
 }
@@ -241,7 +241,7 @@ fn chosen_tool(raw: &RawValue, param: &str) -> Result<String, Rejection> {
             named_choice("function", function, &format!("{param}.function"))
         }
         (Some("custom"), _, Some(custom)) => named_choice("custom", custom, &format!("{param}.custom")),
-        (Some(kind), _, _) => named_as_upstream(raw, kind),
+        (Some(kind), _, _) => named_as_upstream(raw, kind, param),
         (None, None, _) => Err(Rejection::missing_field(&format!("{param}.type"))),
     }
 }

@@ -101,6 +101,22 @@ fn the_end_is_told_whatever_else_its_event_says_twice() {
 }
 
 #[test]
+fn an_answer_that_is_too_large_ends_with_an_error() {
+    // An event is at most 16 MiB.
+    let delta = "x".repeat(15 * 1024 * 1024);
+    let delta = framed(&[json!({"type": "response.output_text.delta", "delta": delta})]);
+    let end = framed(&[json!({"type": "response.completed", "response": {}})]);
+    let pieces = [delta.as_bytes(), delta.as_bytes(), delta.as_bytes(), delta.as_bytes(), delta.as_bytes()];
+    let stream = streamed(pieces.into_iter().chain([end.as_bytes()]), answer());
+    assert!(stream.ends_with("\n\n") && !stream.contains("[DONE]"));
+    let last = stream.trim_end().lines().last().unwrap().strip_prefix("data: ").unwrap();
+    let last: Value = serde_json::from_str(last).unwrap();
+    assert_eq!(last["error"]["code"], "answer_too_large");
+    let events = pieces.concat();
+    assert_eq!(collected(&events, answer()), Collected::TooLarge);
+}
+
+#[test]
 fn nothing_follows_the_end() {
     let events = [
         json!({"type": "error", "code": "server_error", "message": "broken"}),

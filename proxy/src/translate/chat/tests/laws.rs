@@ -102,7 +102,9 @@ fn any_event() -> impl Strategy<Value = Value> {
             members.insert("type".to_owned(), Value::from(kind));
             event
         }
-        _ => json!({"type": kind, "delta": event}),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            json!({"type": kind, "delta": event})
+        }
     })
 }
 

@@ -26,6 +26,12 @@ fn hello(more: Value) -> Value {
     body
 }
 
+/// A tool nested deeper than anybody's parser goes.
+fn nested() -> Value {
+    let deep = (0..100).fold(json!(1), |inner, _| json!([[inner]]));
+    json!({"type": "web_search_preview", "x": deep})
+}
+
 #[test]
 fn a_plain_request_becomes_what_upstream_takes() {
     let request = ask(&json!({"model": "gpt-5.5", "messages": [
@@ -156,6 +162,7 @@ fn what_cannot_be_done_or_understood_is_refused_by_name() {
         (json!({"tools": [7]}), "tools[0]"),
         (json!({"tools": [{"type": "function", "function": {}}]}), "tools[0].function.name"),
         (json!({"tools": [{}]}), "tools[0].type"),
+        (json!({"tools": [nested()]}), "tools[0]"),
         (json!({"functions": [{"parameters": {}}]}), "functions[0].name"),
         (json!({"tool_choice": {}}), "tool_choice.type"),
         (json!({"tool_choice": {"type": "function", "function": {}}}), "tool_choice.function.name"),
