@@ -134,8 +134,10 @@ fn decisions_are_pure() {
             "Mutex",
         ];
         each(files, |file| {
+            // Tests of decisions may read recorded replies out of files.
+            let is_test = file.path.contains("/tests/") || file.path.ends_with("/tests.rs");
             let is_pure = file.is_under(&["shared/src/domain/", "shared/src/domain.rs", "proxy/decide/src/"]);
-            if is_pure { file.lines_with(&needles, "does I/O, waits or reads a clock") } else { Vec::new() }
+            if is_pure && !is_test { file.lines_with(&needles, "does I/O, waits or reads a clock") } else { Vec::new() }
         })
     };
     enforce(
@@ -144,6 +146,7 @@ fn decisions_are_pure() {
         &[
             ("shared/src/domain/a.rs", "let now = clock::now();"),
             ("proxy/decide/src/lib.rs", "pub async fn choose() {}"),
+            ("proxy/decide/src/verdict.rs", "use std::fs;"),
         ],
     );
 }

@@ -165,6 +165,7 @@ fn verdict_on(fault: Fault, error: &UpstreamError, tried: Tried, now: Timestamp)
         // Refreshing it for every exchange would use up refresh tokens; failures make it sit out.
         Fault::Token if tried.fresh_token => next_account(AccountEffect::Failure),
         Fault::Token => unharmed(Next::SameAccountWithFreshToken),
+        Fault::Challenge => next_account(AccountEffect::Failure),
         // One odd reply changes no state; an account that really lacks the money will repeat it and sit out.
         Fault::Payment => next_account(AccountEffect::Failure),
         Fault::Closed(code) => next_account(AccountEffect::Deactivated(code)),

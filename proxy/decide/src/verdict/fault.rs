@@ -9,6 +9,8 @@ pub(super) enum Fault {
     Way,
     /// The model's server stumbled; the next try may do.
     Server,
+    /// Upstream's edge wants to see a person behind the account.
+    Challenge,
     /// The account is limited for a while.
     RateLimit,
     /// The account's quota is used up, or its plan has none.
@@ -38,8 +40,7 @@ impl Fault {
             (_, Some(named)) => named,
             (401, None) => Self::Token,
             (402, None) => Self::Payment,
-            // A challenge's page.
-            (403, None) if error.is_not_json => Self::Way,
+            (403, None) if error.is_not_json => Self::Challenge,
             (500, None) => Self::Server,
             (_, None) => Self::Request,
         }

@@ -37,7 +37,7 @@ fn nothing_is_tried_twice_that_was_tried_once() {
 
 #[test]
 fn the_third_server_failure_is_the_last() {
-    for seen in [Seen::NoHead, Seen::TimedOut, Seen::EndedEarly, refused(503, ""), refused(500, ""), refused(403, "")] {
+    for seen in [Seen::NoHead, Seen::TimedOut, Seen::EndedEarly, refused(503, ""), refused(500, "")] {
         let tried = |server_failures| Tried { server_failures, same_account_again: true, ..Tried::default() };
         assert_eq!(judge(seen, tried(1), NOW).next, Next::NextAccount, "{seen:?}");
         assert_eq!(judge(seen, tried(2), NOW).next, Next::PassOn, "{seen:?}");
@@ -54,9 +54,14 @@ fn only_server_failures_cost_budget() {
     let tried = Tried { server_failures: 2, fresh_token: true, ..Tried::default() };
     let suspended = r#"{"error":{"code":"account_suspended"}}"#;
     let quota = r#"{"error":{"code":"insufficient_quota"}}"#;
-    for seen in
-        [refused(429, "{}"), refused(429, quota), refused(401, "{}"), refused(402, "{}"), refused(403, suspended)]
-    {
+    for seen in [
+        refused(429, "{}"),
+        refused(429, quota),
+        refused(401, "{}"),
+        refused(402, "{}"),
+        refused(403, suspended),
+        refused(403, ""),
+    ] {
         let verdict = judge(seen, tried, NOW);
         assert_eq!((verdict.next, counts_as_server_failure(&verdict)), (Next::NextAccount, false), "{seen:?}");
     }

@@ -15,8 +15,6 @@ fn rows() -> Vec<(&'static str, Verdict)> {
     vec![
         // The way to the model is broken.
         ("302-login-page.http", next_way()),
-        ("403-challenge-page.http", next_way()),
-        ("403-without-a-body.http", next_way()),
         ("408-request-timeout.http", next_way()),
         ("421-misdirected-request.http", next_way()),
         ("425-too-early.http", next_way()),
@@ -29,6 +27,9 @@ fn rows() -> Vec<(&'static str, Verdict)> {
         ("529-overloaded.http", next_way()),
         ("ended-before-its-first-event.sse", next_way()),
         ("first-event-error-of-status-503.sse", next_way()),
+        // Upstream wants to see a person.
+        ("403-challenge-page.http", next_account(AccountEffect::Failure)),
+        ("403-without-a-body.http", next_account(AccountEffect::Failure)),
         // Upstream stumbled.
         ("500-server-error.http", once_more()),
         ("500-without-a-body.http", once_more()),
