@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use codex_lb_shared::clock::Timestamp;
 use codex_lb_shared::domain::account::{Account, AccountStatus, Plan, RoutingPolicy, UpstreamIdentity};
+use codex_lb_shared::egress::AccountEgress;
 use codex_lb_shared::ids::AccountId;
 use codex_lb_shared::pool::AccountLive;
 use codex_lb_shared::secret::{EncryptionKey, Sealer};
@@ -29,7 +30,8 @@ struct Stand {
 async fn stand() -> Arc<Stand> {
     let store = Store::connect(&"sqlite::memory:".parse().unwrap()).await.unwrap();
     store.migrate().await.unwrap();
-    let pool = Pool::load(store, Arc::new(Sealer::new(&EncryptionKey::from_bytes([1; 32])))).await.unwrap();
+    let sealer = Arc::new(Sealer::new(&EncryptionKey::from_bytes([1; 32])));
+    let pool = Pool::load(store, sealer, None).await.unwrap();
     pool.set_default_cap(SLOTS_PER_ACCOUNT);
     tokio::time::pause();
     let queue = SlotQueue::of(&pool);
@@ -47,13 +49,15 @@ fn account(number: u128) -> Arc<PooledAccount> {
         status: AccountStatus::ACTIVE,
         routing_policy: RoutingPolicy::default(),
         concurrency_cap: None,
+        egress_proxy_id: None,
         installation_id: name,
         access_token_expires_at: None,
         tokens_refreshed_at: Timestamp::from_unix_ms(0),
         token_version: 1,
         created_at: Timestamp::from_unix_ms(0),
     };
-    Arc::new(PooledAccount { account, access_token: String::new().into(), live: Arc::<AccountLive>::default() })
+    let (access_token, live) = (String::new().into(), Arc::<AccountLive>::default());
+    Arc::new(PooledAccount { account, access_token, egress: AccountEgress::Direct, live })
 }
 
 impl Stand {
