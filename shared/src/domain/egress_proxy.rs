@@ -175,8 +175,7 @@ impl EgressAccess {
 
 impl PartialEq for EgressAccess {
     fn eq(&self, other: &Self) -> bool {
-        let password = |access: &Self| access.password.as_ref().map(|password| password.expose_secret().to_owned());
-        self.endpoint == other.endpoint && password(self) == password(other)
+        self.endpoint == other.endpoint && self.login() == other.login()
     }
 }
 
