@@ -7,7 +7,7 @@ use super::ChatAnswer;
 use super::call_ids::CallKind;
 use super::members::Members;
 use super::pieces::{Ending, Finish, Piece, Reasoning};
-use super::reader::Reader;
+use super::reader::{HELD_BYTES_MAX, Reader};
 use super::reasoning;
 use crate::intake::json_string;
 use crate::rejection::Rejection;
@@ -25,8 +25,13 @@ pub(crate) struct ChatStream {
 impl ChatStream {
     /// A stream whose chunks bear the exchange's id and the time at which it was asked for.
     pub(crate) fn new(answer: ChatAnswer, id: ExchangeId, requested_at: Timestamp) -> Self {
+        Self::bounded(answer, id, requested_at, HELD_BYTES_MAX)
+    }
+
+    /// The same with another bound on what is held of the answer.
+    pub(super) fn bounded(answer: ChatAnswer, id: ExchangeId, requested_at: Timestamp, held_bytes_max: usize) -> Self {
         let chunks = Chunks { answer, id: chat_id(id), created: requested_at.as_unix_seconds(), frame: None };
-        Self { reader: Reader::default(), chunks, has_ended: false, failure: None }
+        Self { reader: Reader::new(held_bytes_max), chunks, has_ended: false, failure: None }
     }
 
     /// Appends what the client gets of one event.

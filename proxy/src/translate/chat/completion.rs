@@ -9,7 +9,7 @@ use super::call_ids::CallKind;
 use super::chunks::{chat_id, citation, image, readable_detail, sealed_detail};
 use super::members::Members;
 use super::pieces::{Ending, Finish, Piece, Reasoning};
-use super::reader::{Reader, Teller};
+use super::reader::{HELD_BYTES_MAX, Reader, Teller};
 use crate::intake::json_string;
 use crate::relay::Event;
 use crate::translate::Collected;
@@ -27,8 +27,13 @@ pub(crate) struct ChatCollector {
 impl ChatCollector {
     /// A completion with the exchange's id and the time at which it was asked for.
     pub(crate) fn new(answer: ChatAnswer, id: ExchangeId, requested_at: Timestamp) -> Self {
+        Self::bounded(answer, id, requested_at, HELD_BYTES_MAX)
+    }
+
+    /// The same with another bound on what is held of the answer.
+    pub(super) fn bounded(answer: ChatAnswer, id: ExchangeId, requested_at: Timestamp, held_bytes_max: usize) -> Self {
         let created = requested_at.as_unix_seconds();
-        Self { answer, id: chat_id(id), created, reader: Reader::default(), message: Message::default() }
+        Self { answer, id: chat_id(id), created, reader: Reader::new(held_bytes_max), message: Message::default() }
     }
 
     /// Looks at one event of an answer; [`Collected::Done`] holds the whole completion.

@@ -15,7 +15,7 @@ use crate::relay::Event;
 use crate::translate::failure::openai_error;
 
 /// Most that is held of one answer.
-const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(super) const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What an item or a part counts beside its text.
 const ENTRY_BYTES: usize = 256;
 /// What separates texts that are one to the caller.
@@ -30,6 +30,7 @@ pub(super) struct Reader {
     pub(super) service_tier: Option<String>,
     items: Vec<Item>,
     held_bytes: usize,
+    held_bytes_max: usize,
     told_chars: usize,
     calls: usize,
     details: usize,
@@ -51,6 +52,11 @@ impl<F: FnMut(&Piece<'_>)> Teller for F {
 }
 
 impl Reader {
+    /// Reads an answer of which so much is held at most.
+    pub(super) fn new(held_bytes_max: usize) -> Self {
+        Self { held_bytes_max, ..Self::default() }
+    }
+
     /// How many calls were told.
     pub(super) const fn calls(&self) -> usize {
         self.calls
@@ -58,7 +64,7 @@ impl Reader {
 
     /// Whether the answer is larger than is held. Then nothing of it is told any more.
     const fn is_too_large(&self) -> bool {
-        self.held_bytes > HELD_BYTES_MAX
+        self.held_bytes > self.held_bytes_max
     }
 
     /// Tells what an event adds to the answer, and how that ended if it did.

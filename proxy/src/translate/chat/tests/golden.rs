@@ -6,9 +6,10 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::{answer, collected, completion, framed, reassembled, streamed};
+use super::{REQUESTED_AT, answer, collected, completion, framed, id, reassembled, streamed};
+use crate::relay::EventSplitter;
 use crate::translate::Collected;
-use crate::translate::chat::ChatAnswer;
+use crate::translate::chat::{ChatAnswer, ChatCollector, ChatStream};
 
 fn golden() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/translate/chat/golden")
@@ -102,18 +103,24 @@ fn the_end_is_told_whatever_else_its_event_says_twice() {
 
 #[test]
 fn an_answer_that_is_too_large_ends_with_an_error() {
-    // An event is at most 16 MiB.
-    let delta = "x".repeat(15 * 1024 * 1024);
-    let delta = framed(&[json!({"type": "response.output_text.delta", "delta": delta})]);
-    let end = framed(&[json!({"type": "response.completed", "response": {}})]);
-    let pieces = [delta.as_bytes(), delta.as_bytes(), delta.as_bytes(), delta.as_bytes(), delta.as_bytes()];
-    let stream = streamed(pieces.into_iter().chain([end.as_bytes()]), answer());
-    assert!(stream.ends_with("\n\n") && !stream.contains("[DONE]"));
-    let last = stream.trim_end().lines().last().unwrap().strip_prefix("data: ").unwrap();
-    let last: Value = serde_json::from_str(last).unwrap();
-    assert_eq!(last["error"]["code"], "answer_too_large");
-    let events = pieces.concat();
-    assert_eq!(collected(&events, answer()), Collected::TooLarge);
+    let delta = json!({"type": "response.output_text.delta", "delta": "x".repeat(400)});
+    let end = json!({"type": "response.completed", "response": {}});
+    let events = framed(&[delta.clone(), delta.clone(), delta, end]);
+    let (mut out, mut collected) = (Vec::new(), Vec::new());
+    let mut stream = ChatStream::bounded(answer(), id(), REQUESTED_AT, 1_000);
+    let mut collector = ChatCollector::bounded(answer(), id(), REQUESTED_AT, 1_000);
+    EventSplitter::default()
+        .push(events.as_bytes(), |event| {
+            stream.translate(event, &mut out);
+            collected.push(collector.collect(event));
+        })
+        .unwrap();
+    let out = String::from_utf8(out).unwrap();
+    let last = out.trim_end().lines().last().unwrap().strip_prefix("data: ").unwrap();
+    assert_eq!(serde_json::from_str::<Value>(last).unwrap()["error"]["code"], "answer_too_large", "{out}");
+    assert_eq!(stream.failure().map(|rejection| rejection.code), Some("answer_too_large"));
+    assert!(!out.contains("[DONE]"));
+    assert!(collected.contains(&Collected::TooLarge), "{collected:?}");
 }
 
 #[test]
