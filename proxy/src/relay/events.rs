@@ -21,6 +21,8 @@ pub(crate) struct EventSplitter {
     partial: BytesMut,
     /// How far `partial` is known to hold no end.
     scanned: usize,
+    /// The last event ended in two bare CRs: an LF that comes now belongs to the second and to no event.
+    skips_lf: bool,
 }
 
 impl EventSplitter {
@@ -29,13 +31,18 @@ impl EventSplitter {
     /// # Errors
     /// When an event is larger than [`EVENT_BYTES_MAX`].
     pub(crate) fn push(&mut self, bytes: &[u8], mut on_event: impl FnMut(Event<'_>)) -> Result<(), EventTooLarge> {
+        let skips_lf = self.skips_lf && bytes.first() == Some(&b'\n');
+        let bytes = &bytes[usize::from(skips_lf)..];
+        self.skips_lf &= bytes.is_empty() && !skips_lf;
         if self.partial.is_empty() {
             let rest = each_event(bytes, 0, &mut on_event);
+            self.skips_lf |= rest == bytes.len() && ends_bare(bytes);
             return self.keep(&bytes[rest..]);
         }
         self.partial.extend_from_slice(bytes);
         // In place: an image comes as one event of megabytes, which must not be copied again with each of its pieces.
         let rest = each_event(&self.partial, self.scanned, &mut on_event);
+        self.skips_lf = rest == self.partial.len() && ends_bare(&self.partial);
         self.partial.advance(rest);
         if self.partial.is_empty() {
             // What held it is not kept for the small events that follow.
@@ -66,9 +73,16 @@ fn each_event(bytes: &[u8], scanned: usize, on_event: &mut impl FnMut(Event<'_>)
     let (mut start, mut from) = (0, scanned);
     while let Some(end) = event_end(bytes, from) {
         on_event(Event { bytes: &bytes[start..end] });
-        (start, from) = (end, end);
+        let skips_lf = ends_bare(&bytes[..end]) && bytes.get(end) == Some(&b'\n');
+        start = end + usize::from(skips_lf);
+        from = start;
     }
     start
+}
+
+/// Whether an event ends here for sure although an LF may follow. Streams with bare CRs end in one, and nothing follows.
+fn ends_bare(bytes: &[u8]) -> bool {
+    bytes.ends_with(b"\r\r")
 }
 
 /// The position behind the first blank line at or after `from`, if it is certain.
@@ -78,6 +92,7 @@ fn event_end(bytes: &[u8], mut from: usize) -> Option<usize> {
         let next_line = after_line_end(bytes, line_end)?;
         match bytes.get(next_line)? {
             b'\n' => return Some(next_line + 1),
+            b'\r' if ends_bare(&bytes[..=next_line]) => return Some(next_line + 1),
             // A CR may be the first half of CRLF; only the next byte tells.
             b'\r' => return after_line_end(bytes, next_line),
             _ => from = next_line,
@@ -160,6 +175,8 @@ mod tests {
             (&b"data: a\n\ndata: b\n\n"[..], 2),
             (b"data: a\r\n\r\ndata: b\r\n\r\n", 2),
             (b"data: a\r\rdata: b\r\rx", 2),
+            (b"data: a\r\rdata: b\r\r", 2),
+            (b"data: a\r\r\ndata: b\r\r\n", 2),
             (b": comment\n\n", 1),
             (b"data: a\n", 0),
             (b"data: a", 0),
@@ -167,6 +184,10 @@ mod tests {
             assert_eq!(split(&[text]).0.len(), expected, "{:?}", String::from_utf8_lossy(text));
         }
         assert!(split(&[b"data: a\n\n"]).1);
+        assert_eq!(split(&[b"data: a\r", b"\r", b"\n", b"\ndata: b\r\r"]), {
+            let events = [&b"data: a\r\r"[..], b"\ndata: b\r\r"].map(<[u8]>::to_vec);
+            (events.to_vec(), true)
+        });
         assert!(!split(&[b"data: a\n\nd"]).1);
     }
 
