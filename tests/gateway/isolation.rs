@@ -183,27 +183,28 @@ async fn callers_without_keys_are_told_apart_by_where_they_call_from() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ids_of_answers_and_items_are_nobody_s_to_refer_to() {
+async fn ids_of_answers_and_items_are_their_owner_s_to_refer_to() {
     let (upstream, gateway, keys) = two_callers().await;
     let asked = json!({"model": "gpt-5.5", "input": "hi"});
     let answer = gateway.post("/v1/responses", &asked).bearer_auth(&keys[0]).send().await.unwrap();
     let answer: Value = answer.json().await.unwrap();
     let (id, item) = (answer["id"].as_str().unwrap(), answer["output"][0]["id"].as_str().unwrap());
     let before = upstream.responses().len();
-    let refer = async |id: &str, item: &str| {
+    let refer = async |key: &String, id: &str, item: &str| {
         let mut told = Vec::new();
         for body in [
             json!({"model": "gpt-5.5", "input": "and on", "previous_response_id": id}),
             json!({"model": "gpt-5.5", "input": [{"type": "item_reference", "id": item}]}),
         ] {
-            let answer = gateway.post("/v1/responses", &body).bearer_auth(&keys[1]).send().await.unwrap();
+            let answer = gateway.post("/v1/responses", &body).bearer_auth(key).send().await.unwrap();
             let status = answer.status().as_u16();
             told.push((status, answer.text().await.unwrap().replace(id, "ID").replace(item, "ID")));
         }
         told
     };
-    let stolen = refer(id, item).await;
-    assert_eq!(stolen, refer("resp_neverwas", "msg_neverwas").await);
+    let stolen = refer(&keys[1], id, item).await;
+    assert_eq!(stolen, refer(&keys[1], "resp_neverwas", "msg_neverwas").await);
     assert!(stolen.iter().all(|(status, _)| (400..500).contains(status)), "{stolen:?}");
     assert_eq!(upstream.responses().len(), before, "upstream was asked");
+    assert!(refer(&keys[0], id, item).await.iter().all(|(status, _)| *status == 200), "they are their owner's");
 }
