@@ -196,12 +196,13 @@ async fn failures_are_told_in_the_form_that_is_still_possible() {
         headers: vec![("content-type".to_owned(), "application/json".to_owned())],
         body: "{\"detail\":\"That cannot be.\"}".to_owned(),
     };
-    upstream.fake.script_path(
-        "/backend-api/codex/responses",
-        [failing(), failing(), Script::cut_after(2), Script::cut_after(2), refusing(), refusing()],
-    );
+    let everywhere = |script: Script| {
+        upstream.accounts.iter().for_each(|account| upstream.fake.default_script(account, script.clone()));
+    };
 
-    for (code, message) in [("server_error", "sorry"), ("stream_incomplete", "cut off")] {
+    let cases = [(failing(), "server_error", "sorry"), (Script::cut_after(2), "stream_incomplete", "cut off")];
+    for (script, code, message) in cases {
+        everywhere(script);
         let streamed = ask(true).await.unwrap();
         assert_eq!(streamed.status(), 200);
         let text = streamed.text().await.unwrap();
@@ -213,6 +214,7 @@ async fn failures_are_told_in_the_form_that_is_still_possible() {
         assert_eq!(whole.status(), 502);
         assert_eq!(whole.json::<Value>().await.unwrap()["error"]["code"], code);
     }
+    everywhere(refusing());
     for stream in [true, false] {
         let refused = ask(stream).await.unwrap();
         assert_eq!(refused.status(), 400);

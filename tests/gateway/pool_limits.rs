@@ -83,8 +83,10 @@ async fn a_limited_pool_says_so_and_an_early_head_knows_the_pool_too() {
     setup.set("CODEX_LB_UPSTREAM__STATUS_HOLD", "50ms");
     let gateway = setup.serve().await;
     let late = Answer { text_tokens: 2, first_token_delay_ms: 400, ..Default::default() };
-    upstream.fake.script(&upstream.accounts[0], [Script::Answer(late), Script::usage_limit(600)]);
+    let scripts = [Script::Auto, Script::Answer(late), Script::usage_limit(600)];
+    upstream.fake.script(&upstream.accounts[0], scripts);
     upstream.fake.set_usage(&upstream.accounts[0], UsageState::used(25.0, 0.0));
+    gateway.post(NATIVE, &native_body("hi")).send().await.unwrap().text().await.unwrap();
     let early = gateway.post(NATIVE, &native_body("hi")).send().await.unwrap();
     assert_eq!(early.headers()["x-codex-primary-used-percent"], "25");
     assert!(early.text().await.unwrap().starts_with("data: {\"type\":\"keepalive\"}"));
