@@ -265,8 +265,8 @@ async fn silence_is_filled_with_comments_and_a_later_failure_is_a_chunk() {
     let mut setup = Setup::new(&upstream);
     setup.set("CODEX_LB_UPSTREAM__STATUS_HOLD", "50ms");
     setup.set("CODEX_LB_UPSTREAM__KEEP_ALIVE_INTERVAL", "50ms");
-    setup.set("CODEX_LB_UPSTREAM__IDLE_TIMEOUT", "500ms");
-    setup.set("CODEX_LB_UPSTREAM__FIRST_BYTE_TIMEOUT", "500ms");
+    setup.set("CODEX_LB_UPSTREAM__IDLE_TIMEOUT", "2s");
+    setup.set("CODEX_LB_UPSTREAM__FIRST_BYTE_TIMEOUT", "2s");
     let gateway = setup.serve().await;
     let silence = Script::Silence { place: SilencePlace::AfterHead, duration_ms: None };
     upstream.fake.default_script(&upstream.accounts[0], silence);

@@ -81,8 +81,9 @@ impl Relay<'_, '_> {
             let failure = match item {
                 Some(LegItem::Body(bytes)) => match filter.pass(&mut splitter, bytes) {
                     Ok(bytes) => {
-                        if let Some(rejection) = filter.failure() {
-                            self.fail(&rejection).await;
+                        let failure = filter.failure();
+                        if let Some(rejection) = &failure {
+                            self.fail(rejection).await;
                         } else if self.open.has_terminal() {
                             self.settle().await;
                         }
@@ -92,6 +93,10 @@ impl Relay<'_, '_> {
                         if !bytes.is_empty() {
                             self.downstream.write(bytes).await?;
                             self.written_at = Instant::now();
+                        }
+                        // The client was told the end, and what upstream still says is nobody's.
+                        if failure.is_some() {
+                            return self.downstream.end().await;
                         }
                         continue;
                     }
