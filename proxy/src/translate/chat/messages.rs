@@ -200,18 +200,19 @@ impl Translation {
         struct ToolCall<'a> {
             #[serde(borrow, default)]
             id: Option<&'a RawValue>,
+            // Read with the call and not after it: arguments are what histories mostly consist of.
             #[serde(borrow, default)]
-            function: Option<&'a RawValue>,
+            function: Option<Called<'a>>,
             #[serde(borrow, default)]
-            custom: Option<&'a RawValue>,
+            custom: Option<Called<'a>>,
         }
         let call: ToolCall<'_> = serde_json::from_str(raw.get()).map_err(|_| wrong_type(param, "a tool call"))?;
         let id = string(call.id, param, "id")?;
         let (kind, called, param) = match (call.function, call.custom) {
+            (Some(function), _) => (CallKind::Function, function, format!("{param}.function")),
             (None, Some(custom)) => (CallKind::Custom, custom, format!("{param}.custom")),
-            (function, _) => (CallKind::Function, needed(function, param, "function")?, format!("{param}.function")),
+            (None, None) => return Err(Rejection::missing_field(&format!("{param}.function"))),
         };
-        let called = Called::read(called, &param)?;
         let upstream_id = self.calls.note(&id, kind);
         called.item(kind, &upstream_id, &param)
     }
