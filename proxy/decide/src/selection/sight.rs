@@ -113,7 +113,7 @@ impl Sight {
     ) -> Option<&'a AccountView> {
         let mut winner: Option<(f64, &AccountView)> = None;
         for (account, weight) in weighted_candidates {
-            let uniform = self.uniform(account);
+            let uniform = uniform(self.luck(account));
             // No ticket lies below this line, so most candidates are out without a logarithm.
             let ticket_min = (1.0 - uniform) / weight;
             if winner.is_some_and(|(best, _)| best.total_cmp(&ticket_min).is_lt()) {
@@ -127,16 +127,16 @@ impl Sight {
         winner.map(|(_, account)| account)
     }
 
-    /// The account's luck as a number between 0 and 1, never either: 52 bits and a half.
-    fn uniform(&self, account: &AccountView) -> f64 {
-        ((self.luck(account) >> 12) as f64 + 0.5) / (1_u64 << 52) as f64
-    }
-
     /// A number that only dice and account decide, for ties that must not fall the same way every time.
     pub fn luck(&self, account: &AccountView) -> u64 {
         let id = account.id.as_u128();
         mix(mix(self.seed, id as u64), (id >> 64) as u64)
     }
+}
+
+/// Luck as a number between 0 and 1, never either: 52 bits and a half.
+pub(super) const fn uniform(luck: u64) -> f64 {
+    ((luck >> 12) as f64 + 0.5) / (1_u64 << 52) as f64
 }
 
 /// Stirs a value into a state (the finalizer of SplitMix64). Replicas of different versions must agree, so this never

@@ -84,3 +84,46 @@ fn an_answer_without_its_end_is_a_failure_of_its_account() {
         assert_eq!(judge_late(broken_off, NOW), AccountEffect::Failure, "{broken_off:?}");
     }
 }
+
+#[test]
+fn an_event_that_cannot_be_read_is_upstreams_own_failure() {
+    for event in ["", "{", "null", "[]", r#""failed""#, r#"{"type":"response.failed"}"#] {
+        let verdict = judge(Seen::FirstEventFailed { event: event.as_bytes() }, Tried::default(), NOW);
+        assert_eq!(verdict.next, Next::SameAccount(SAME_ACCOUNT_PAUSE), "{event}");
+        assert_eq!(verdict.account, AccountEffect::Failure, "{event}");
+    }
+}
+
+#[test]
+fn an_event_that_says_anything_at_all_is_about_the_request() {
+    let odd = [
+        r#"{"type":"error","code":"odd"}"#,
+        r#"{"type":"error","message":"odd"}"#,
+        r#"{"type":"response.failed","response":{"error":{"type":"odd"}}}"#,
+    ];
+    for event in odd {
+        let verdict = judge(Seen::FirstEventFailed { event: event.as_bytes() }, Tried::default(), NOW);
+        assert_eq!(
+            verdict,
+            Verdict { account: AccountEffect::None, next: Next::PassOn, is_server_failure: false },
+            "{event}"
+        );
+    }
+}
+
+/// The name that a caller and the request log get.
+#[test]
+fn an_error_is_called_by_its_code_or_by_the_type_that_tells_more() {
+    let cases = [
+        (r#"{"error":{"type":"tokens","code":"rate_limit_exceeded"}}"#, "rate_limit_exceeded"),
+        (r#"{"error":{"type":"usage_not_included"}}"#, "usage_not_included"),
+        (r#"{"error":{"type":"usage_limit_reached","code":"limit_reached"}}"#, "usage_limit_reached"),
+        (r#"{"error":{"type":"invalid_request_error","code":"invalid_value"}}"#, "invalid_value"),
+        (r#"{"detail":{"code":"deactivated_workspace"}}"#, "deactivated_workspace"),
+        (r#"{"detail":"Not Found"}"#, ""),
+        ("<html>", ""),
+    ];
+    for (body, name) in cases {
+        assert_eq!(UpstreamError::from_body(body.as_bytes()).name(), name, "{body}");
+    }
+}

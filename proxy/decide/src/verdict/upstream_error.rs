@@ -14,8 +14,6 @@ pub struct UpstreamError {
     pub code: String,
     /// `error.message`, or a `detail` text. For the caller only: it may quote a prompt, so never log it.
     pub message: String,
-    /// `error.plan_type`.
-    pub plan_type: Option<String>,
     /// `error.resets_at`.
     pub resets_at: Option<Timestamp>,
     /// `error.resets_in_seconds`.
@@ -39,9 +37,8 @@ impl UpstreamError {
 
     /// Reads a failure event: `response.failed` (`response.error`) or `error` (`error`, or the event itself).
     pub fn from_event(event: &[u8]) -> Self {
-        let Ok(event) = serde_json::from_slice::<Value>(event) else {
-            return Self { is_not_json: true, ..Self::default() };
-        };
+        // What cannot be read says nothing.
+        let event = serde_json::from_slice::<Value>(event).unwrap_or_default();
         let error =
             [event.pointer("/response/error"), event.get("error")].into_iter().flatten().find(|at| at.is_object());
         let parts = match error {
@@ -75,7 +72,6 @@ impl UpstreamError {
             error_type: text("type"),
             code: text("code"),
             message: text("message"),
-            plan_type: error.get("plan_type").and_then(Value::as_str).map(str::to_owned),
             resets_at: number("resets_at").map(seconds_since_epoch),
             resets_in: number("resets_in_seconds").and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
             ..Self::default()
@@ -88,14 +84,14 @@ impl UpstreamError {
         if self.code.is_empty() || self.error_type == "usage_limit_reached" { &self.error_type } else { &self.code }
     }
 
-    /// All that the error calls itself, the telling name first.
-    pub(super) fn names(&self) -> [&str; 3] {
-        [self.name(), &self.code, &self.error_type]
+    /// All that the error calls itself, the nearer name first.
+    pub(super) fn names(&self) -> [&str; 2] {
+        [&self.code, &self.error_type]
     }
 
     /// Whether the error neither names nor explains itself.
     pub(super) fn says_nothing(&self) -> bool {
-        self.name().is_empty() && self.message.is_empty()
+        [&self.code, &self.error_type, &self.message].into_iter().all(String::is_empty)
     }
 
     /// Whether the message has these words, whatever their case.

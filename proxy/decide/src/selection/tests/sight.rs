@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::selection::health::HealthTier;
+use crate::selection::sight::uniform;
 
 fn seen(basis: Basis) -> Sight {
     Sight::new(NOW, basis, 7)
@@ -106,6 +107,16 @@ const GOLDEN: [u64; 6] = [
     0x2a4f_111b_3be5_7715,
     0x9c66_6618_c8f2_79d7,
 ];
+
+/// The logarithm of nothing, or of one, would make an account that always or never wins.
+#[test]
+fn luck_is_a_number_between_nothing_and_one() {
+    let half_step = 2_f64.powi(-53);
+    assert_eq!(uniform(0), half_step);
+    assert_eq!(uniform(1 << 12), 3.0 * half_step);
+    assert_eq!(uniform(1 << 63), 0.5 + half_step);
+    assert_eq!(uniform(u64::MAX), 1.0 - half_step);
+}
 
 /// Against a draw without any short cut: the least exponential variate over weight.
 #[test]
