@@ -91,16 +91,21 @@ def check_crates(context: Context) -> int:
     return len(FORBIDDEN_CRATES)
 
 
-def run_rust_tests(context: Context) -> int:
+def start_postgres(context: Context):
     for line in context.command("testing/postgres.sh", "start").splitlines():
         name, _, value = line.removeprefix("export ").partition("=")
         context.env[name] = value
+
+
+def run_rust_tests(context: Context) -> int:
+    start_postgres(context)
     output = context.command("cargo", "nextest", "run", "--workspace", "--locked", "--color", "never")
     return rust_tests_passed(output)
 
 
 def run_long_tests(context: Context) -> int:
-    """The tests that take their size from the environment, once more and at length. Needs the test database."""
+    """The tests that take their size from the environment, once more and at length."""
+    start_postgres(context)
     command = ["cargo", "nextest", "run", "--workspace", "--locked", "--color", "never", "--profile", "long"]
     names = "|".join(sorted({test.partition("::")[0] for test in LONG_TESTS}))
     sizes = [f"{name}={value}" for name, value in LONG_SIZES.items()]

@@ -17,6 +17,7 @@ use http::HeaderMap;
 use ipnet::IpNet;
 use pingora_proxy::Session;
 
+use crate::cors;
 use crate::rejection::Rejection;
 
 /// A caller that may come in.
@@ -105,7 +106,7 @@ struct KeylessFacts {
     effective_peer: Option<IpAddr>,
     is_forwarded_by_stranger: bool,
     host: Option<String>,
-    has_origin: bool,
+    has_foreign_origin: bool,
     is_cross_site: bool,
 }
 
@@ -132,7 +133,8 @@ impl KeylessFacts {
             effective_peer,
             is_forwarded_by_stranger: is_forwarded && !comes_from_trusted,
             host: text("host").map(host_name),
-            has_origin: headers.contains_key("origin"),
+            has_foreign_origin: headers.contains_key("origin")
+                && cors::listed_origin(headers, &config.proxy.cors_origins).is_none(),
             is_cross_site: text("sec-fetch-site").is_some_and(|site| site.eq_ignore_ascii_case("cross-site")),
         }
     }
@@ -154,7 +156,7 @@ impl KeylessFacts {
         if self.is_forwarded_by_stranger {
             return Err("Calls without an API key must not come through a proxy that the gateway does not trust.");
         }
-        if self.has_origin || self.is_cross_site {
+        if self.has_foreign_origin || self.is_cross_site {
             return Err("Calls without an API key must not come from a web page.");
         }
         let is_known_host = self.host.as_deref().is_some_and(|host| {
@@ -226,7 +228,7 @@ mod tests {
     #[test]
     fn a_web_page_or_a_strange_proxy_never_calls_without_a_key() {
         let near = || facts("127.0.0.1", "localhost");
-        assert!(KeylessFacts { has_origin: true, ..near() }.judge(KeylessAccess::Any, &[]).is_err());
+        assert!(KeylessFacts { has_foreign_origin: true, ..near() }.judge(KeylessAccess::Any, &[]).is_err());
         assert!(KeylessFacts { is_cross_site: true, ..near() }.judge(KeylessAccess::Any, &[]).is_err());
         assert!(KeylessFacts { is_forwarded_by_stranger: true, ..near() }.judge(KeylessAccess::Any, &[]).is_err());
         assert!(KeylessFacts { effective_peer: None, ..near() }.judge(KeylessAccess::Any, &[]).is_err());

@@ -85,7 +85,7 @@ impl From<ClientGone> for Stop {
 /// When the client left, so that its connection is dropped and not waited for.
 pub(crate) async fn run(plane: &DataPlane, session: &mut Session, endpoint: Endpoint<'_>) -> Result<(), ClientGone> {
     let trail = Trail::begin(endpoint.name(), &session.req_header().headers, clock::now());
-    let mut downstream = Downstream::new(session, trail.id);
+    let mut downstream = plane.downstream(session, trail.id);
     let mut open = OpenExchange::new(trail, plane.recorder.clone());
     let whole = tokio::time::timeout(
         plane.state.config.upstream.exchange_timeout,

@@ -18,9 +18,10 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
+use crate::cors;
 use crate::leg::{LegOrder, set_framing};
 use crate::rejection::Rejection;
-use crate::relay::{AnswerHead, ClientGone, Downstream};
+use crate::relay::{AnswerHead, ClientGone};
 use crate::route::{Route, route};
 use crate::serve::DataPlane;
 use crate::trail::Trail;
@@ -69,10 +70,27 @@ impl Gateway {
             Ok(Route::Models(dialect)) => models::list(&self.plane, session, dialect).await,
             Ok(Route::Model(slug)) => models::one(&self.plane, session, slug).await,
             Ok(Route::Health(question)) => health::answer(&self.plane, session, question).await,
+            Err(rejection) if self.is_preflight_of_listed_page(session) && rejection.allow.is_some() => {
+                self.answer_preflight(session, rejection.allow.unwrap_or_default()).await?;
+            }
             Err(_) if is_websocket_upgrade(session) => self.reject(session, &Rejection::upgrade_required()).await,
             Err(rejection) => self.reject(session, &rejection).await,
         }
         Ok(true)
+    }
+
+    fn is_preflight_of_listed_page(&self, session: &Session) -> bool {
+        let request = session.req_header();
+        cors::is_preflight(&request.method, &request.headers)
+            && cors::listed_origin(&request.headers, &self.plane.state.config.proxy.cors_origins).is_some()
+    }
+
+    /// Tells a browser that the page which it shows may call.
+    async fn answer_preflight(&self, session: &mut Session, allow: &str) -> Result<(), ClientGone> {
+        let headers = &session.req_header().headers;
+        let trail = Trail::begin("preflight", headers, clock::now());
+        let head = AnswerHead { headers: cors::preflight_headers(headers, allow) };
+        self.plane.downstream(session, trail.id).answer(204, "text/plain", &head, Bytes::new()).await
     }
 
     /// Answers a request that has no endpoint.
@@ -80,7 +98,7 @@ impl Gateway {
         let trail = Trail::begin("unknown", &session.req_header().headers, clock::now());
         self.plane.state.metrics.rejected(rejection.code);
         // A client that left needs no answer.
-        let (Ok(()) | Err(ClientGone)) = Downstream::new(session, trail.id).reject(rejection).await;
+        let (Ok(()) | Err(ClientGone)) = self.plane.downstream(session, trail.id).reject(rejection).await;
     }
 }
 
@@ -204,7 +222,7 @@ impl ProxyHttp for Gateway {
         if is_told {
             tracing::warn!(error = %error, "the control plane did not answer a handed-on request");
             let trail = Trail::begin("control_plane", &session.req_header().headers, clock::now());
-            let mut downstream = Downstream::new(session, trail.id);
+            let mut downstream = self.plane.downstream(session, trail.id);
             let text = Bytes::from_static(b"The dashboard does not answer right now. Try again in a few seconds.\n");
             let head = AnswerHead::default();
             let (Ok(()) | Err(ClientGone)) = downstream.answer(503, "text/plain; charset=utf-8", &head, text).await;

@@ -5,7 +5,7 @@ use codex_lb_shared::clock;
 use pingora_proxy::Session;
 use serde_json::json;
 
-use crate::relay::{AnswerHead, ClientGone, Downstream};
+use crate::relay::{AnswerHead, ClientGone};
 use crate::route::HealthQuestion;
 use crate::serve::DataPlane;
 use crate::trail::Trail;
@@ -22,6 +22,6 @@ pub(crate) async fn answer(plane: &DataPlane, session: &mut Session, question: H
     let body = Bytes::from(json!({ "status": word }).to_string());
     let head = AnswerHead { headers: vec![("cache-control", "no-store".to_owned())] };
     // A prober that left needs no answer.
-    let mut downstream = Downstream::new(session, trail.id);
+    let mut downstream = plane.downstream(session, trail.id);
     let (Ok(()) | Err(ClientGone)) = downstream.answer(status, "application/json", &head, body).await;
 }

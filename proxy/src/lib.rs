@@ -10,6 +10,8 @@ mod exchange;
 
 mod route;
 
+mod cors;
+
 mod caller;
 
 mod intake;

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::caller;
 use crate::rejection::Rejection;
-use crate::relay::{AnswerHead, ClientGone, Downstream};
+use crate::relay::{AnswerHead, ClientGone};
 use crate::route::Dialect;
 use crate::serve::DataPlane;
 use crate::trail::Trail;
@@ -54,7 +54,7 @@ async fn answer(
     let socket_peer = caller::socket_peer(session);
     let caller = caller::prove(&plane.state, &session.req_header().headers, socket_peer, now).await;
     let answered = caller.and_then(|_| body(&plane.state.models.load()));
-    let mut downstream = Downstream::new(session, trail.id);
+    let mut downstream = plane.downstream(session, trail.id);
     // A client that left needs no answer.
     let (Ok(()) | Err(ClientGone)) = match answered {
         Ok(body) => {

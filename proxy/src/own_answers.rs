@@ -31,7 +31,7 @@ const NO_CONSTRAINT: &str = "NO_CONSTRAINT";
 /// When the client left.
 pub(crate) async fn answer(plane: &DataPlane, session: &mut Session, question: OwnQuestion) -> Result<(), ClientGone> {
     let trail = Trail::begin(question.name(), &session.req_header().headers, clock::now());
-    let mut downstream = Downstream::new(session, trail.id);
+    let mut downstream = plane.downstream(session, trail.id);
     let mut open = OpenExchange::new(trail, plane.recorder.clone());
     match find_answer(plane, &mut downstream, &mut open, question).await {
         Ok(body) => {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use codex_lb_shared::ids::ExchangeId;
 use codex_lb_shared::state::SharedState;
 use codex_lb_shared::store::StoreError;
 use parking_lot::Mutex;
@@ -15,7 +16,7 @@ use pingora::protocols::l4::stream::L4BufferSettings;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{Fds, ListenFds};
 use pingora::services::Service as _;
-use pingora_proxy::ProxyServiceBuilder;
+use pingora_proxy::{ProxyServiceBuilder, Session};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -31,6 +32,7 @@ use crate::model_notes::ModelNotes;
 use crate::models::CatalogEtag;
 use crate::origin::Origin;
 use crate::queue::SlotQueue;
+use crate::relay::Downstream;
 use crate::replay_store::ReplayStore;
 use crate::response_owners::ResponseOwners;
 use crate::settlement::{Recorder, recorder};
@@ -68,6 +70,11 @@ pub(crate) struct DataPlane {
 }
 
 impl DataPlane {
+    /// The answer to a request.
+    pub(crate) fn downstream<'s>(&self, session: &'s mut Session, exchange_id: ExchangeId) -> Downstream<'s> {
+        Downstream::new(session, exchange_id, &self.state.config.proxy.cors_origins)
+    }
+
     /// Whether requests that are not the data plane's are handed to the control plane.
     pub(crate) const fn hops_to_control_plane(&self) -> bool {
         self.control_plane_socket.is_some()

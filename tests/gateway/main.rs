@@ -7,6 +7,7 @@
 mod bad_input;
 mod chat;
 mod commands;
+mod cors;
 mod egress;
 mod exchanges;
 mod failover;

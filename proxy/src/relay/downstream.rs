@@ -8,6 +8,7 @@ use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 use serde_json::{Value, json};
 
+use crate::cors;
 use crate::rejection::Rejection;
 use crate::route::Dialect;
 
@@ -69,11 +70,14 @@ pub(crate) struct Downstream<'s> {
     /// How a failure is told once the head went out.
     pub(crate) failure_form: FailureForm,
     standing_headers: Option<Box<dyn Fn() -> Headers + Send + Sync>>,
+    /// What lets the page that calls read the answer.
+    page_headers: Headers,
 }
 
 impl<'s> Downstream<'s> {
-    /// An answer of which nothing was sent.
-    pub(crate) fn new(session: &'s mut Session, exchange_id: ExchangeId) -> Self {
+    /// An answer of which nothing was sent, to a caller on one of these pages or on none.
+    pub(crate) fn new(session: &'s mut Session, exchange_id: ExchangeId, page_origins: &[String]) -> Self {
+        let page_headers = cors::answer_headers(&session.req_header().headers, page_origins);
         let is_chunked = session.req_header().version == http::Version::HTTP_11;
         Self {
             session,
@@ -82,6 +86,7 @@ impl<'s> Downstream<'s> {
             is_chunked,
             failure_form: FailureForm::default(),
             standing_headers: None,
+            page_headers,
         }
     }
 
@@ -200,7 +205,7 @@ impl<'s> Downstream<'s> {
         insert(&mut response, "content-type", content_type)?;
         insert(&mut response, "x-request-id", &self.exchange_id.to_string())?;
         let standing_headers = self.standing_headers.as_ref().map(|headers| headers()).unwrap_or_default();
-        for (name, value) in standing_headers.iter().chain(&head.headers) {
+        for (name, value) in self.page_headers.iter().chain(&standing_headers).chain(&head.headers) {
             insert(&mut response, name, value)?;
         }
         Ok(response)

@@ -16,6 +16,8 @@ pub struct ProxyConfig {
     pub trusted_proxies: Vec<IpNet>,
     /// Host names, lower case, that a caller without an api key may use besides loopback names and addresses.
     pub host_names: Vec<String>,
+    /// Origins of web pages that may call, lower case.
+    pub cors_origins: Vec<String>,
     /// Worker threads; at least one.
     pub threads: usize,
     /// How long an idle downstream connection is kept.
@@ -34,6 +36,11 @@ impl ProxyConfig {
             "write names such as \"gateway.internal\", without scheme, port and path",
             parse_host_name,
         );
+        let cors_origins = reader.list(
+            "proxy.cors_origins",
+            "write origins such as \"https://chat.example.com\", without a path",
+            parse_origin,
+        );
         let threads = reader.count("proxy.threads", 0..=1024);
         let keepalive_timeout = reader.duration("proxy.keepalive_timeout", seconds(1)..=seconds(24 * 3600));
         let write_timeout = reader.duration("proxy.write_timeout", seconds(1)..=seconds(24 * 3600));
@@ -41,6 +48,7 @@ impl ProxyConfig {
             listen: listen?,
             trusted_proxies: trusted_proxies?,
             host_names: host_names?,
+            cors_origins: cors_origins?,
             threads: match threads? {
                 0 => std::thread::available_parallelism().map_or(1, usize::from),
                 threads => threads,
@@ -111,6 +119,16 @@ fn parse_network(text: &str) -> Result<IpNet, String> {
     text.parse()
         .or_else(|_| text.parse().map(|address: std::net::IpAddr| IpNet::from(address)))
         .map_err(|_| "not a network".to_owned())
+}
+
+/// An origin as browsers write it: scheme, host, and the port if it is not the scheme's own.
+fn parse_origin(text: &str) -> Result<String, String> {
+    let not_an_origin = || "not an origin".to_owned();
+    let (scheme, rest) = text.split_once("://").ok_or_else(not_an_origin)?;
+    let is_web = matches!(scheme.to_ascii_lowercase().as_str(), "http" | "https");
+    let is_authority = !rest.is_empty()
+        && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b':' | b'[' | b']'));
+    if is_web && is_authority { Ok(text.to_ascii_lowercase()) } else { Err(not_an_origin()) }
 }
 
 fn parse_host_name(text: &str) -> Result<String, String> {

@@ -149,6 +149,7 @@ fn texts_of_the_environment_become_lists_numbers_and_sizes() {
     let config = Start::new()
         .with("CODEX_LB_PROXY__TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.7")
         .with("CODEX_LB_PROXY__HOST_NAMES", "Gateway.Internal")
+        .with("CODEX_LB_PROXY__CORS_ORIGINS", "https://Chat.Example.com,http://localhost:5173")
         .with("CODEX_LB_PROXY__THREADS", "3")
         .with("CODEX_LB_DASHBOARD__ON_PROXY_PORT", "false")
         .with("CODEX_LB_INTAKE__OTHER_BODY_BYTES_MAX", "65536")
@@ -158,6 +159,7 @@ fn texts_of_the_environment_become_lists_numbers_and_sizes() {
     let networks: Vec<String> = config.proxy.trusted_proxies.iter().map(ToString::to_string).collect();
     assert_eq!(networks, ["10.0.0.0/8", "192.0.2.7/32"]);
     assert_eq!(config.proxy.host_names, ["gateway.internal"]);
+    assert_eq!(config.proxy.cors_origins, ["https://chat.example.com", "http://localhost:5173"]);
     assert_eq!(config.proxy.threads, 3);
     assert!(!config.dashboard.on_proxy_port);
     assert_eq!(config.intake.other_body_bytes_max, 65_536);
@@ -199,6 +201,9 @@ fn every_bad_value_is_refused_under_its_own_key() {
         ("proxy.listen", "2455"),
         ("proxy.trusted_proxies", "10.0.0.0/33"),
         ("proxy.host_names", "http://x"),
+        ("proxy.cors_origins", "*"),
+        ("proxy.cors_origins", "https://x/"),
+        ("proxy.cors_origins", "null"),
         ("proxy.threads", "-1"),
         ("proxy.threads", "many"),
         ("proxy.threads", "5000"),
