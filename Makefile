@@ -21,7 +21,8 @@ demo: ## Runs the gateway against a fake ChatGPT with three accounts and some tr
 test: setup ## Checks format, lints and dependencies, and runs all tests on SQLite, PostgreSQL and with real clients.
 	@python3 testing/stages.py test
 
-test-all: setup ## Like test, and whatever takes longer.
+test-all: ## Like test, and whatever takes longer; installs a gigabyte of coding agents.
+	@testing/setup.sh test-all
 	@python3 testing/stages.py test-all
 
 mutants: ## Changes the data plane's decisions one small thing at a time, and fails if no test notices; some 40 minutes.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what building (`setup.sh build`), testing (`setup.sh test`) or benchmarking (`setup.sh bench`) needs and is
-# not there. Again is quick.
+# Installs what building (`setup.sh build`), testing (`setup.sh test`, `setup.sh test-all`) or benchmarking
+# (`setup.sh bench`) needs and is not there. Again is quick.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -45,19 +45,39 @@ setup_rust() {
     cargo nextest --version >/dev/null 2>&1 || cargo install cargo-nextest --locked
 }
 
-setup_codex() {
-    local stamp=testing/clients/codex/node_modules/.installed
-    cmp -s testing/clients/codex/package-lock.json "$stamp" && return 0
-    npm ci --prefix testing/clients/codex --no-audit --no-fund
-    cp testing/clients/codex/package-lock.json "$stamp"
+# Installs a directory's pinned npm packages; more arguments go to npm.
+setup_npm() {
+    local directory=$1
+    local stamp=$directory/node_modules/.installed
+    cmp -s "$directory/package-lock.json" "$stamp" && return 0
+    npm ci --prefix "$directory" --no-audit --no-fund "${@:2}"
+    cp "$directory/package-lock.json" "$stamp"
 }
 
+# Makes a virtual environment of pinned packages.
 setup_python() {
-    local stamp=.venv/.installed
-    cmp -s testing/clients/python/requirements.txt "$stamp" && return 0
-    python3 -m venv .venv
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r testing/clients/python/requirements.txt
-    cp testing/clients/python/requirements.txt "$stamp"
+    local venv=$1 requirements=$2
+    local stamp=$venv/.installed
+    cmp -s "$requirements" "$stamp" && return 0
+    python3 -m venv --clear "$venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements"
+    cp "$requirements" "$stamp"
+}
+
+setup_clients() {
+    local clients=testing/clients
+    setup_npm $clients/codex
+    setup_npm $clients/sdks --ignore-scripts
+    setup_python .venv $clients/python/requirements.txt
+    # Apart: LiteLLM wants an older OpenAI SDK, and LangChain brings a plugin for pytest.
+    setup_python $clients/sdks/langchain/.venv $clients/sdks/langchain/requirements.txt
+    setup_python $clients/sdks/litellm/.venv $clients/sdks/litellm/requirements.txt
+}
+
+# More than a gigabyte, so only where `make test-all` asks for it. Their install scripts fetch or build what no test needs.
+setup_agents() {
+    setup_npm testing/clients/agents/opencode --ignore-scripts
+    setup_npm testing/clients/agents/openclaw --ignore-scripts
 }
 
 case ${1:-} in
@@ -66,12 +86,12 @@ build)
     install_packages "${packages[@]}"
     command -v cargo >/dev/null || die "please install Rust: https://rustup.rs"
     ;;
-test)
+test | test-all)
     mapfile -t packages < <(missing_test_packages)
     install_packages "${packages[@]}"
     setup_rust
-    setup_codex
-    setup_python
+    setup_clients
+    [ "$1" = test ] || setup_agents
     ;;
 bench)
     # Debian puts servers where an ordinary user's shell does not look.
@@ -80,5 +100,5 @@ bench)
     install_packages "${packages[@]}"
     command -v cargo >/dev/null || die "please install Rust: https://rustup.rs"
     ;;
-*) die "usage: setup.sh build | test | bench" ;;
+*) die "usage: setup.sh build | test | test-all | bench" ;;
 esac

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # These bring a second TLS stack, and rustls refuses to start when two are there.
 FORBIDDEN_CRATES = ["aws-lc-rs", "aws-lc-sys", "openssl-sys"]
 STAGE_SECONDS_MAX = 3600
+AGENTS = "testing/clients/agents"
 
 
 class Failure(Exception):
@@ -115,7 +116,13 @@ def run_long_tests(context: Context) -> int:
 
 def run_client_tests(context: Context) -> int:
     context.command("cargo", "build", "--locked", "--workspace", "--bins")
-    return python_tests_passed(context.command(".venv/bin/pytest", "testing/clients"))
+    return python_tests_passed(context.command(".venv/bin/pytest", "testing/clients", f"--ignore={AGENTS}"))
+
+
+def run_agent_tests(context: Context) -> int:
+    """Coding agents: large to install and slow to run."""
+    context.command("cargo", "build", "--locked", "--workspace", "--bins")
+    return python_tests_passed(context.command(".venv/bin/pytest", AGENTS))
 
 
 def rust_tests_passed(output: str) -> int:
@@ -163,7 +170,7 @@ TEST = [
     Stage("rust tests", run_rust_tests),
     Stage("real clients", run_client_tests),
 ]
-TEST_ALL = TEST + [Stage("rust tests at length", run_long_tests)]
+TEST_ALL = TEST + [Stage("rust tests at length", run_long_tests), Stage("real agents", run_agent_tests)]
 SUITES = {"test": TEST, "test-all": TEST_ALL}
 
 

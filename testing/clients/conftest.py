@@ -3,6 +3,11 @@
 import pytest
 
 import harness
+from table import Table
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(Table(), "table of clients")
 
 
 @pytest.fixture(scope="module")
