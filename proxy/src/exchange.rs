@@ -123,11 +123,22 @@ async fn serve(
     let bounds = bounds(endpoint, &state.config.intake);
     let mut held = plane.body_budget.hold(caller.api_key_id().is_none());
     let body = intake::read_body(downstream.session(), bounds, &mut held).await?;
-    if endpoint.dialect() == Dialect::OpenAi {
-        // Translating it takes a copy of its input and a new body.
-        held.grow_to(3 * body.len() as u64).await?;
-    }
     let caller_scope = caller.scope();
+    let referred_bytes = match endpoint {
+        Endpoint::Responses(Dialect::OpenAi) | Endpoint::Compact(Dialect::OpenAi) => {
+            plane.replay_store.referred_bytes(&body, &caller_scope)?
+        }
+        Endpoint::Responses(Dialect::Native)
+        | Endpoint::Compact(Dialect::Native)
+        | Endpoint::ChatCompletions
+        | Endpoint::Images(..)
+        | Endpoint::NewFile
+        | Endpoint::FileUploaded(_)
+        | Endpoint::Transcription(_)
+        | Endpoint::Control(_) => 0,
+    };
+    // What was sent in a coding has grown since, and what it refers to is as good as sent.
+    held.grow_to(bounds.copies * (body.len() as u64 + referred_bytes)).await?;
     let inquiry = Inquiry {
         endpoint,
         method: &method,
@@ -250,7 +261,9 @@ fn bounds(endpoint: Endpoint<'_>, config: &IntakeConfig) -> Bounds {
         | Endpoint::Transcription(_)
         | Endpoint::Control(_) => config.other_body_bytes_max,
     };
-    Bounds { bytes_max: bytes_max as u64, piece_timeout: config.body_timeout }
+    // Translating a body takes a copy of its input and a new body.
+    let copies = if endpoint.dialect() == Dialect::OpenAi { 4 } else { 1 };
+    Bounds { bytes_max: bytes_max as u64, piece_timeout: config.body_timeout, copies }
 }
 
 /// What every answer says that Codex takes its knowledge of the pool from: how much is used, and which models there are.

@@ -24,6 +24,8 @@ pub(crate) struct Bounds {
     pub(crate) bytes_max: u64,
     /// Longest wait for the next piece.
     pub(crate) piece_timeout: Duration,
+    /// How many times its size the body takes in memory at most, until it is sent: itself, and what is made of it.
+    pub(crate) copies: u64,
 }
 
 /// Why there is no body.
@@ -57,7 +59,7 @@ pub(crate) async fn read_body(
         return Err(Rejection::payload_too_large(bounds.bytes_max).into());
     }
     // What is declared is held at once: bodies that grow side by side could wait for each other for ever.
-    held.grow_to(declared).await?;
+    held.grow_to(bounds.copies * declared).await?;
     if session.req_header().headers.contains_key(http::header::EXPECT) {
         session.downstream_session.write_continue_response().await.map_err(|_| NoBody::ClientGone)?;
     }
@@ -88,7 +90,7 @@ pub(crate) async fn read_body(
         if spent > bounds.piece_timeout && length < spent.as_secs() * BYTES_PER_SECOND_MIN {
             return Err(Rejection::body_timeout().into());
         }
-        held.grow_to(length).await?;
+        held.grow_to(bounds.copies * length).await?;
         body.extend_from_slice(&piece);
     }
     match coding {

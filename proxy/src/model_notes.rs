@@ -7,6 +7,7 @@ use std::time::Duration;
 use codex_lb_decide::selection::AccountIds;
 use codex_lb_decide::selection::named_limits::{ModelLimits, canonical};
 use codex_lb_shared::ids::AccountId;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use parking_lot::RwLock;
 
@@ -23,7 +24,11 @@ pub(crate) struct ModelNotes {
 
 impl ModelNotes {
     pub(crate) fn new() -> Self {
-        let refused = Cache::builder().max_capacity(REFUSED_MODELS_MAX).time_to_live(REFUSAL_LIFE).build();
+        let refused = Cache::builder()
+            .eviction_policy(EvictionPolicy::lru())
+            .max_capacity(REFUSED_MODELS_MAX)
+            .time_to_live(REFUSAL_LIFE)
+            .build();
         Self { refused, limits: RwLock::default() }
     }
 

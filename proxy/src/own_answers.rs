@@ -71,8 +71,11 @@ async fn find_answer(
         OwnQuestion::AccountsCheck => accounts_check(&headers, limits().plan_type()),
         OwnQuestion::ConfigBundle | OwnQuestion::UserSettings => json!({}),
         OwnQuestion::AnalyticsEvents => {
-            let bounds =
-                Bounds { bytes_max: SWALLOWED_BYTES_MAX, piece_timeout: plane.state.config.intake.body_timeout };
+            let bounds = Bounds {
+                bytes_max: SWALLOWED_BYTES_MAX,
+                piece_timeout: plane.state.config.intake.body_timeout,
+                copies: 1,
+            };
             let mut held = plane.body_budget.hold(caller.api_key_id().is_none());
             drop(intake::read_body(downstream.session(), bounds, &mut held).await?);
             json!({})

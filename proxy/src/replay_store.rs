@@ -6,8 +6,10 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use codex_lb_shared::config::ReplayConfig;
 use memchr::memmem;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -20,6 +22,9 @@ use crate::rejection::Rejection;
 const TURNS_MAX: usize = 10_000;
 /// What an entry takes beside what it holds, as far as that can be told.
 const ENTRY_BYTES: usize = 200;
+
+/// The type of an item that stands for an earlier one.
+const REFERENCE: &str = "item_reference";
 
 type Key = [u8; 16];
 
@@ -72,20 +77,13 @@ struct ItemHead<'a> {
     #[serde(rename = "type", borrow, default)]
     kind: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    role: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
     id: Option<Cow<'a, str>>,
 }
 
 impl ItemHead<'_> {
     /// The id of the item that this one stands for.
     fn referred(&self) -> Option<&str> {
-        match self.kind.as_deref() {
-            Some("item_reference") => Some(self.id.as_deref().unwrap_or_default()),
-            // OpenAI lets a reference leave its type out; then it has nothing but an id.
-            None if self.role.is_none() => self.id.as_deref(),
-            Some(_) | None => None,
-        }
+        (self.kind.as_deref() == Some(REFERENCE)).then(|| self.id.as_deref().unwrap_or_default())
     }
 }
 
@@ -93,7 +91,11 @@ impl ReplayStore {
     /// A store within the configured bounds, for conversations that make bodies of at most so many bytes.
     pub(crate) fn new(config: &ReplayConfig, conversation_bytes_max: usize) -> Self {
         let weigh = |_: &Key, entry: &Entry| u32::try_from(entry.bytes()).unwrap_or(u32::MAX);
-        let entries = Cache::builder().weigher(weigh).max_capacity(config.bytes_max as u64).time_to_idle(config.idle);
+        let entries = Cache::builder()
+            .eviction_policy(EvictionPolicy::lru())
+            .weigher(weigh)
+            .max_capacity(config.bytes_max as u64)
+            .time_to_idle(config.idle);
         Self { entries: entries.build(), is_on: config.bytes_max > 0, conversation_bytes_max }
     }
 
@@ -102,6 +104,42 @@ impl ReplayStore {
     pub(crate) fn off() -> Self {
         let idle = std::time::Duration::from_secs(1);
         Self::new(&ReplayConfig { bytes_max: 0, idle }, usize::MAX)
+    }
+
+    /// How much a request refers to: so many bytes it will grow by. Nothing is built for it.
+    ///
+    /// # Errors
+    /// 413 when that alone is more than a body may have. What is not known is told by [`Self::resolve`].
+    pub(crate) fn referred_bytes(&self, body: &Bytes, caller_scope: &str) -> Result<u64, Rejection> {
+        let names = |name: &str| memmem::find(body, name.as_bytes()).is_some();
+        if !names("previous_response_id") && !names(REFERENCE) {
+            return Ok(0);
+        }
+        // What is wrong with a body is told by whoever translates it.
+        let Ok(object) = JsonObject::parse(body.clone()) else { return Ok(0) };
+        let mut bytes = 0;
+        if let Ok(Some(previous)) = object.get::<String>("previous_response_id", "a string") {
+            for turn in self.turns(response_key(caller_scope, &previous)).unwrap_or_default() {
+                bytes += turn.input.len();
+                for key in &turn.output {
+                    bytes += self.entries.get(key).map_or(0, |entry| entry.bytes());
+                }
+                self.check_size(bytes)?;
+            }
+        }
+        let items = object.raw("input").and_then(|raw| serde_json::from_str::<Vec<ItemHead<'_>>>(raw).ok());
+        for id in items.iter().flatten().filter_map(ItemHead::referred) {
+            bytes += self.entries.get(&item_key(caller_scope, id)).map_or(0, |entry| entry.bytes());
+            self.check_size(bytes)?;
+        }
+        Ok(bytes as u64)
+    }
+
+    fn check_size(&self, bytes: usize) -> Result<(), Rejection> {
+        if bytes > self.conversation_bytes_max {
+            return Err(Rejection::payload_too_large(self.conversation_bytes_max as u64));
+        }
+        Ok(())
     }
 
     /// Puts into a request what it refers to, and says what is new in it; `None` if that is not to be remembered.
@@ -116,7 +154,7 @@ impl ReplayStore {
         let previous_id: Option<String> = object.get("previous_response_id", "a string")?;
         let is_kept = self.is_on && object.get("store", "a boolean")?.unwrap_or(true);
         let raw = object.raw("input").unwrap_or("null");
-        let may_refer = memmem::find(raw.as_bytes(), b"item_reference").is_some();
+        let may_refer = memmem::find(raw.as_bytes(), REFERENCE.as_bytes()).is_some();
         if previous_id.is_none() && !may_refer && !is_kept {
             return Ok((object, None));
         }
@@ -126,14 +164,12 @@ impl ReplayStore {
             None if !has_references => object,
             None => patched(&object, &input)?,
             Some(previous) => {
-                let earlier = self.conversation(previous)?;
-                let all: Vec<&str> = [earlier.as_str(), &input].into_iter().filter(|items| !items.is_empty()).collect();
-                patched(&object, &all.join(","))?
+                let mut all = self.conversation(previous)?;
+                push(&mut all, &input);
+                patched(&object, &all)?
             }
         };
-        if resolved.as_bytes().len() > self.conversation_bytes_max {
-            return Err(Rejection::payload_too_large(self.conversation_bytes_max as u64));
-        }
+        self.check_size(resolved.as_bytes().len())?;
         Ok((resolved, is_kept.then_some(NewTurn { previous, input })))
     }
 
@@ -178,6 +214,7 @@ impl ReplayStore {
                 Some(id) => match self.entries.get(&item_key(caller_scope, id)) {
                     Some(Entry::Item(known)) => {
                         input.has_references = true;
+                        self.check_size(input.items.len() + known.len())?;
                         input.items.push_str(&known);
                     }
                     Some(Entry::Turn(_)) | None => return Err(Rejection::item_not_found(index, id)),
@@ -189,32 +226,33 @@ impl ReplayStore {
 
     /// Everything up to and with this response: items, separated by commas.
     fn conversation(&self, last: Key) -> Result<String, Rejection> {
-        let mut turns = Vec::new();
-        let mut next = Some(last);
-        while let Some(key) = next {
-            let Some(Entry::Turn(turn)) = self.entries.get(&key) else {
-                return Err(Rejection::previous_response_not_found());
-            };
-            next = turn.previous;
-            turns.push(turn);
-            if turns.len() > TURNS_MAX {
-                return Err(Rejection::previous_response_not_found());
-            }
-        }
         let mut joined = String::new();
-        for turn in turns.into_iter().rev() {
+        for turn in self.turns(last).ok_or_else(Rejection::previous_response_not_found)?.into_iter().rev() {
             push(&mut joined, &turn.input);
             for key in &turn.output {
                 let Some(Entry::Item(item)) = self.entries.get(key) else {
                     return Err(Rejection::previous_response_not_found());
                 };
+                self.check_size(joined.len() + item.len())?;
                 push(&mut joined, &item);
-            }
-            if joined.len() > self.conversation_bytes_max {
-                return Err(Rejection::payload_too_large(self.conversation_bytes_max as u64));
             }
         }
         Ok(joined)
+    }
+
+    /// The turns up to and with this one, the last first; `None` when one of them is not known.
+    fn turns(&self, last: Key) -> Option<Vec<Arc<Turn>>> {
+        let mut turns = Vec::new();
+        let mut next = Some(last);
+        while let Some(key) = next {
+            let Some(Entry::Turn(turn)) = self.entries.get(&key) else { return None };
+            next = turn.previous;
+            turns.push(turn);
+            if turns.len() > TURNS_MAX {
+                return None;
+            }
+        }
+        Some(turns)
     }
 }
 
@@ -244,7 +282,6 @@ fn patched(object: &JsonObject, items: &str) -> Result<JsonObject, Rejection> {
 mod tests {
     use std::time::Duration;
 
-    use bytes::Bytes;
     use serde_json::{Value, json};
 
     use super::*;
@@ -296,10 +333,9 @@ mod tests {
         let call = json!({"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": "{}"});
         exchange(&store, &json!({"input": "go"}), "r1", std::slice::from_ref(&call));
         let output = json!({"type": "function_call_output", "call_id": "c", "output": "1"});
-        for reference in [json!({"type": "item_reference", "id": "fc_1"}), json!({"id": "fc_1", "type": null})] {
-            let sent = resolved(&store, CALLER, &json!({"input": [reference, output]})).unwrap().0;
-            assert_eq!(sent, json!({"input": [call, output]}));
-        }
+        let reference = json!({"type": "item_reference", "id": "fc_1"});
+        let sent = resolved(&store, CALLER, &json!({"input": [reference, output]})).unwrap().0;
+        assert_eq!(sent, json!({"input": [call, output]}));
         exchange(&store, &json!({"input": [{"type": "item_reference", "id": "fc_1"}, output]}), "r2", &[]);
         let third = json!({"previous_response_id": "r2", "input": "and"});
         assert_eq!(resolved(&store, CALLER, &third).unwrap().0["input"][0], call);
@@ -343,11 +379,28 @@ mod tests {
         }
         store.entries.run_pending_tasks();
         assert!(store.entries.weighted_size() <= 20_000, "{}", store.entries.weighted_size());
-        let known = (0..100).filter(|index| {
+        let is_known = |index: &usize| {
             let body = json!({"previous_response_id": format!("r{index}"), "input": "y"});
             resolved(&store, CALLER, &body).is_ok()
-        });
-        assert!((1..=10).contains(&known.count()));
+        };
+        let known: Vec<usize> = (0..100).filter(is_known).collect();
+        assert!(known.contains(&99) && !known.contains(&0) && known.len() <= 10, "the newest are kept: {known:?}");
+    }
+
+    #[test]
+    fn what_a_request_refers_to_is_measured_before_it_is_built() {
+        let store = ReplayStore::new(&ReplayConfig { bytes_max: 1 << 20, idle: Duration::from_secs(60) }, 50_000);
+        exchange(&store, &json!({"input": "x".repeat(2_000)}), "r1", &[json!({"id": "i1", "t": "y".repeat(3_000)})]);
+        let measured = |body: &Value| store.referred_bytes(&Bytes::from(body.to_string()), CALLER);
+        assert_eq!(measured(&json!({"input": "x".repeat(9_000)})).unwrap(), 0);
+        assert_eq!(measured(&json!({"previous_response_id": "unknown"})).unwrap(), 0);
+        let grows = measured(&json!({"previous_response_id": "r1", "input": "y"})).unwrap();
+        assert!((5_000..6_000).contains(&grows), "{grows}");
+        let references = |count: usize| json!({"input": vec![json!({"type": "item_reference", "id": "i1"}); count]});
+        let grows = measured(&references(10)).unwrap();
+        assert!((30_000..35_000).contains(&grows), "{grows}");
+        assert_eq!(measured(&references(10_000)).unwrap_err().status, 413);
+        assert_eq!(resolved(&store, CALLER, &references(10_000)).unwrap_err().status, 413);
     }
 
     #[test]

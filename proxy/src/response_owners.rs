@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use codex_lb_shared::ids::AccountId;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use crate::affinity::response_key;
@@ -21,7 +22,13 @@ pub(crate) struct ResponseOwners {
 
 impl ResponseOwners {
     pub(crate) fn new() -> Self {
-        Self { owners: Cache::builder().max_capacity(RESPONSES_MAX).time_to_idle(RESPONSE_IDLE).build() }
+        Self {
+            owners: Cache::builder()
+                .eviction_policy(EvictionPolicy::lru())
+                .max_capacity(RESPONSES_MAX)
+                .time_to_idle(RESPONSE_IDLE)
+                .build(),
+        }
     }
 
     /// This account gave this response to the caller.

@@ -9,6 +9,7 @@ use codex_lb_shared::clock::{self, Timestamp};
 use codex_lb_shared::ids::AccountId;
 use codex_lb_shared::state::SharedState;
 use codex_lb_shared::store::{StickySession, StickyWrite, StoreError};
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -48,7 +49,13 @@ struct Entry {
 
 impl StickySessions {
     pub(crate) fn new() -> Self {
-        let cache = |idle| Cache::builder().max_capacity(SESSIONS_MAX).time_to_idle(idle).build();
+        let cache = |idle| {
+            Cache::builder()
+                .eviction_policy(EvictionPolicy::lru())
+                .max_capacity(SESSIONS_MAX)
+                .time_to_idle(idle)
+                .build()
+        };
         Self {
             codex_sessions: cache(CODEX_SESSION_IDLE),
             conversations: cache(CONVERSATION_IDLE),

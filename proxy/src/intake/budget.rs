@@ -18,6 +18,9 @@ const KEYLESS_PART: usize = 4;
 pub(crate) struct BodyBudget {
     all: Arc<Semaphore>,
     keyless: Arc<Semaphore>,
+    /// How much there is of each.
+    all_units: usize,
+    keyless_units: usize,
 }
 
 /// Memory held for one body; given back on drop.
@@ -32,7 +35,13 @@ impl BodyBudget {
     /// A budget of so many bytes.
     pub(crate) fn new(bytes_max: usize) -> Self {
         let units = (bytes_max / UNIT_BYTES).clamp(1, u32::MAX as usize);
-        Self { all: Arc::new(Semaphore::new(units)), keyless: Arc::new(Semaphore::new((units / KEYLESS_PART).max(1))) }
+        let keyless_units = (units / KEYLESS_PART).max(1);
+        Self {
+            all: Arc::new(Semaphore::new(units)),
+            keyless: Arc::new(Semaphore::new(keyless_units)),
+            all_units: units,
+            keyless_units,
+        }
     }
 
     /// Memory for a body that has not been read yet: none.
@@ -45,9 +54,13 @@ impl HeldBytes<'_> {
     /// Holds memory for `bytes` in all, waiting for it if need be.
     ///
     /// # Errors
-    /// 503 when it does not become free in time, or never can.
+    /// 413 when there is not so much for this caller at all, 503 when it does not become free in time.
     pub(crate) async fn grow_to(&mut self, bytes: u64) -> Result<(), Rejection> {
         let Some(missing) = self.missing_units(bytes) else { return Ok(()) };
+        let units_max = if self.is_keyless { self.budget.keyless_units } else { self.budget.all_units };
+        if self.held_units + missing > units_max {
+            return Err(Rejection::payload_too_large((units_max * UNIT_BYTES) as u64));
+        }
         let missing = u32::try_from(missing).map_err(|_| Rejection::busy())?;
         let acquire = async {
             // In this order everywhere, so that two waits never wait for each other.
@@ -118,6 +131,7 @@ mod tests {
         let mut second = budget.hold(false);
         second.grow_to(2 * MIB).await.unwrap();
         assert_eq!(second.grow_to(3 * MIB).await.unwrap_err().status, 503);
+        assert_eq!(second.grow_to(9 * MIB).await.unwrap_err().status, 413);
         drop(first);
         second.grow_to(8 * MIB).await.unwrap();
         assert!(!budget.hold(false).try_grow_to(1));
@@ -144,6 +158,7 @@ mod tests {
         let mut keyless = budget.hold(true);
         assert!(keyless.try_grow_to(2 * MIB));
         assert!(!keyless.try_grow_to(3 * MIB));
+        assert_eq!(keyless.grow_to(3 * MIB).await.unwrap_err().status, 413);
         assert!(!budget.hold(true).try_grow_to(1));
         assert!(budget.hold(false).try_grow_to(6 * MIB));
     }

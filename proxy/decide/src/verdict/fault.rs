@@ -73,14 +73,15 @@ impl Fault {
         })
     }
 
+    /// Messages quote what the client sent, so only whole sentences that upstream is known for count against an account.
     fn of_message(error: &UpstreamError) -> Option<Self> {
         if error.message_has("invalid_encrypted_content")
             || (error.message_has("encrypted content") && error.message_has("could not be verified"))
         {
             Some(Self::ForeignContent)
-        } else if error.message_has("model is not supported when using codex") {
+        } else if error.says_model_is_unsupported() {
             Some(Self::Model)
-        } else if error.message_has("at capacity") {
+        } else if error.message_starts_with("selected model is at capacity") {
             Some(Self::Server)
         } else {
             None

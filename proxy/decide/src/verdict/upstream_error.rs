@@ -94,6 +94,20 @@ impl UpstreamError {
         [&self.code, &self.error_type, &self.message].into_iter().all(String::is_empty)
     }
 
+    /// Whether the message begins with these words, whatever their case.
+    pub(super) fn message_starts_with(&self, words: &str) -> bool {
+        self.message.to_ascii_lowercase().starts_with(words)
+    }
+
+    /// Whether the message is the sentence by which upstream says that an account does not serve a model, and nothing
+    /// but that.
+    pub(super) fn says_model_is_unsupported(&self) -> bool {
+        let message = self.message.trim().to_ascii_lowercase();
+        let name_and_rest = message.strip_prefix("the '").and_then(|rest| rest.split_once('\''));
+        let sentence = "model is not supported when using codex with a chatgpt account";
+        name_and_rest.is_some_and(|(_, rest)| rest.trim().trim_end_matches('.') == sentence)
+    }
+
     /// Whether the message has these words, whatever their case.
     pub(super) fn message_has(&self, words: &str) -> bool {
         self.message.to_ascii_lowercase().contains(words)

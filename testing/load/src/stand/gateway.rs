@@ -19,6 +19,9 @@ use crate::sibling::sibling_program;
 /// The request log and its metrics are written behind the answers.
 const AUDIT_MAX: Duration = Duration::from_secs(10);
 
+/// Exchanges that may run on each account at once: more than any workload has.
+const ACCOUNT_CAP: u32 = 1_000;
+
 /// The running gateway.
 #[derive(Debug)]
 pub(super) struct Gateway {
@@ -50,6 +53,8 @@ impl Gateway {
             process.wait_for(listener).await?;
         }
         import(admin_address, accounts).await?;
+        // What is measured is the relay, not the queue at the caps.
+        set(admin_address, "routing", &json!({"accountConcurrencyCap": ACCOUNT_CAP})).await?;
         let api_key = require_api_key(admin_address).await?;
         Ok(Self { process, address, api_key, metrics_address })
     }
@@ -124,10 +129,16 @@ async fn import(admin_address: SocketAddr, accounts: &[Account]) -> anyhow::Resu
 /// Makes a key and lets nobody in without one.
 async fn require_api_key(admin_address: SocketAddr) -> anyhow::Result<String> {
     let made = change(admin_address, Method::POST, "api-keys", &json!({"name": "bench"})).await?;
-    let access = call_json(admin_address, Method::GET, "/api/v1/settings/access", &HeaderMap::new(), None).await?;
-    let patch = json!({"version": access["version"], "value": {"apiKeyAuth": true}});
-    change(admin_address, Method::PATCH, "settings/access", &patch).await?;
+    set(admin_address, "access", &json!({"apiKeyAuth": true})).await?;
     made["secret"].as_str().map(str::to_owned).context("find the secret of the new api key")
+}
+
+/// Changes a group of settings.
+async fn set(admin_address: SocketAddr, group: &str, value: &Value) -> anyhow::Result<()> {
+    let path = format!("settings/{group}");
+    let before = call_json(admin_address, Method::GET, &format!("/api/v1/{path}"), &HeaderMap::new(), None).await?;
+    change(admin_address, Method::PATCH, &path, &json!({"version": before["version"], "value": value})).await?;
+    Ok(())
 }
 
 async fn change(address: SocketAddr, method: Method, path: &str, body: &Value) -> anyhow::Result<Value> {
