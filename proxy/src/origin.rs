@@ -122,11 +122,11 @@ impl Origin {
         }
     }
 
-    /// How an account connects, with everything that matters for the connection; `None` while the origin has no known
-    /// address. The peer of an account without a way out fails to connect.
-    pub(crate) fn peer(&self, account: &PooledAccount) -> Option<HttpPeer> {
+    /// How an account connects, with everything that matters for the connection. While the origin has no known address,
+    /// and for an account without a way out, the peer fails to connect; another account may have another way.
+    pub(crate) fn peer(&self, account: &PooledAccount) -> HttpPeer {
         let Some((connect, group)) = self.egress.connect(account.account.id, &account.egress) else {
-            return self.next_address().map(|address| self.peer_at(address));
+            return self.peer_at(self.next_address().unwrap_or(NO_ADDRESS.into()));
         };
         let mut peer = self.peer_at(NO_ADDRESS.into());
         peer.group_key = group;
@@ -134,7 +134,7 @@ impl Origin {
         options.custom_l4 = Some(Arc::new(connect));
         // The egress keeps the time-out itself, and says more when it runs out.
         options.total_connection_timeout = Some(self.connect_timeout + EGRESS_MARGIN);
-        Some(peer)
+        peer
     }
 
     /// The address whose turn it is.

@@ -2,6 +2,7 @@
 
 use codex_lb_decide::selection::{AccountView, Affinity, AtCapacity, Chosen, Needs, NotChosen, choose};
 use codex_lb_shared::clock::Timestamp;
+use codex_lb_shared::egress::AccountEgress;
 use codex_lb_shared::ids::AccountId;
 use codex_lb_shared::pool::{Lease, PoolSnapshot};
 use codex_lb_shared::state::SharedState;
@@ -49,7 +50,7 @@ pub(crate) fn lease(
             None if lost_races < LOST_RACES_MAX => lost_races += 1,
             None => {
                 let eligible = vec![chosen.account];
-                return Err(NotChosen::AtCapacity(AtCapacity { is_for_own: false, eligible }));
+                return Err(NotChosen::AtCapacity(AtCapacity { why: chosen.why, eligible }));
             }
         }
     }
@@ -67,6 +68,10 @@ fn views(state: &SharedState, snapshot: &PoolSnapshot, now: Timestamp) -> Vec<Ac
             named_cooldowns: live.named_cooldowns,
             usage: live.usage,
             credits: live.credits,
+            has_way_out: match &pooled.egress {
+                AccountEgress::Direct | AccountEgress::Through(_) => true,
+                AccountEgress::Closed(_) => false,
+            },
             routing_policy: pooled.account.routing_policy,
             concurrency_cap: state.pool.cap_of(&pooled.account),
             in_flight: live.in_flight,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use codex_lb_decide::retry_hint;
 use codex_lb_decide::selection::named_limits::canonical;
 use codex_lb_shared::clock::Timestamp;
 use codex_lb_shared::domain::account::{Credits, NamedCooldown};
@@ -126,7 +127,9 @@ pub(crate) fn in_event(data: &[u8], now: Timestamp) -> Option<UsageReport> {
 fn used_up_until(usage: &AccountUsage, now: Timestamp) -> Option<Timestamp> {
     let windows = [usage.primary, usage.secondary].into_iter().flatten();
     let full = windows.filter(|window| window.used_percent_at(now) >= USED_UP_PERCENT);
-    full.map(|window| window.resets_at).collect::<Option<Vec<_>>>()?.into_iter().max()
+    let until = full.map(|window| window.resets_at).collect::<Option<Vec<_>>>()?.into_iter().max()?;
+    // Nothing would ask for the model again before then, so an end that cannot be true must not be believed.
+    retry_hint::is_credible(until.since(now)).then_some(until)
 }
 
 /// Upstream writes truth in several ways.
@@ -279,6 +282,7 @@ mod tests {
         assert_eq!(in_headers(&spark("99.9", "2000", "10"), NOW).used_up, []);
         assert_eq!(in_headers(&spark("100", "1000", "10"), NOW).used_up, [], "its reset has passed");
         assert_eq!(in_headers(&spark("100", "never", "10"), NOW).used_up, [], "its end is not known");
+        assert_eq!(in_headers(&spark("100", "2000000000000", "10"), NOW).used_up, [], "its end is in milliseconds");
         assert_eq!(in_headers(&spark("100", "2000", "10"), NOW).usage, None);
     }
 

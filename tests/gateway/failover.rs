@@ -310,3 +310,35 @@ async fn a_native_client_is_told_to_wait_for_a_limit_that_ends_soon() {
         assert_eq!(upstream.responses().len(), 1, "upstream was asked in vain");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_s_trouble_that_an_event_tells_is_not_the_client_s() {
+    let upstream = Upstream::start(1).await;
+    let gateway = Gateway::before(&upstream).await;
+    let event = json!({"type": "error", "status": 401, "error": {"code": "token_expired", "message": "expired"}});
+    let body = format!("event: error\ndata: {event}\n\n");
+    upstream.fake.script(&upstream.accounts[0], [Script::Raw { status: 200, headers: Vec::new(), body }]);
+    upstream.fake.script_refresh(&upstream.accounts[0], [RefreshScript::ServerError; 4]);
+    let response = gateway.post("/v1/responses", &json!({"model": "gpt-5.5", "input": "hi"})).send().await.unwrap();
+    let status = response.status();
+    let told: Value = response.json().await.unwrap();
+    assert_eq!((status.as_u16(), &told["error"]["code"]), (503, &json!("upstream_unavailable")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn words_that_upstream_only_quotes_harm_no_account() {
+    let upstream = Upstream::start(1).await;
+    let gateway = Gateway::before(&upstream).await;
+    for quoted in ["model is not supported when using codex", "Selected model is at capacity"] {
+        let message = format!("Invalid value: '{quoted}'. Supported values are: 'low' and 'high'.");
+        let refusal = Script::Raw {
+            status: 400,
+            headers: vec![("content-type".into(), "application/json".into())],
+            body: json!({"error": {"message": message, "type": "invalid_request_error", "code": "invalid_value"}})
+                .to_string(),
+        };
+        upstream.fake.script(&upstream.accounts[0], [refusal, Script::Auto]);
+        assert_eq!(gateway.post(PATH, &native_body("hi")).send().await.unwrap().status(), 400);
+        assert_eq!(gateway.post(PATH, &native_body("hi")).send().await.unwrap().status(), 200);
+    }
+}

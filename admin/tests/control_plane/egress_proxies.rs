@@ -103,8 +103,17 @@ async fn a_patch_changes_what_it_names_and_a_password_stays_until_it_is_named() 
     let login = |user: &str, password: &str| Some((user.to_owned(), password.to_owned()));
     assert_eq!(login_in_pool(&plane, account), login("ann", "s3cret"));
 
-    let shown = patch(&plane, &id, json!({"name": "two", "port": 1081})).await.ok();
-    assert_eq!((shown["name"].as_str(), shown["port"].as_u64()), (Some("two"), Some(1081)));
+    let shown = patch(&plane, &id, json!({"name": "two", "port": 1080})).await.ok();
+    assert_eq!((shown["name"].as_str(), shown["port"].as_u64()), (Some("two"), Some(1080)));
+    // Whoever may change where it goes could otherwise have it sent to a place of their own.
+    for moved in [json!({"host": "elsewhere.example"}), json!({"port": 1081}), json!({"kind": "http"})] {
+        let refused = patch(&plane, &id, moved).await;
+        let refused = refused.refused(StatusCode::BAD_REQUEST, "invalid_request");
+        assert_eq!(refused["error"]["details"]["field"], "password");
+    }
+    assert_eq!(login_in_pool(&plane, account), login("ann", "s3cret"));
+    let moved = patch(&plane, &id, json!({"host": "elsewhere.example", "password": "s3cret"})).await.ok();
+    assert_eq!(moved["host"], "elsewhere.example");
     assert_eq!(login_in_pool(&plane, account), login("ann", "s3cret"));
     patch(&plane, &id, json!({"user": "bob", "password": "other"})).await.ok();
     assert_eq!(login_in_pool(&plane, account), login("bob", "other"));

@@ -38,6 +38,7 @@ fn account(index: u32) -> AccountView {
             observed_at: NOW,
         }),
         credits: Credits::default(),
+        has_way_out: true,
         routing_policy: RoutingPolicy::Normal,
         concurrency_cap: 8,
         in_flight: index % 5,

@@ -115,7 +115,7 @@ pub fn choose_owner(
     let account = accounts.iter().find(|account| account.id == owner).ok_or_else(|| unavailable(None))?;
     eligibility(account, needs, now).map_err(|reason| unavailable(Some(reason)))?;
     if !account.has_free_slot() {
-        return Err(AtCapacity::for_own(owner));
+        return Err(AtCapacity::for_one(Why::Owner, owner));
     }
     Ok(Chosen { account: owner, why: Why::Owner })
 }
@@ -144,7 +144,7 @@ impl<'a> Choice<'a> {
         } else if has_waited {
             self.best(Basis::Process, dice, Why::Overflow, |_| true)
         } else {
-            Err(AtCapacity::for_own(own.id))
+            Err(AtCapacity::for_one(Why::Sticky, own.id))
         }
     }
 
@@ -183,7 +183,7 @@ impl<'a> Choice<'a> {
         let mut field = Field::gather(self, &sight, is_wanted);
         match field.best(self.settings, &sight) {
             Some(account) => Ok(Chosen { account: account.id, why }),
-            None if field.has_eligible => Err(AtCapacity::for_any(self.eligible())),
+            None if field.has_eligible => Err(AtCapacity::for_any(why, self.eligible())),
             None => Err(NotChosen::Nobody(field.trouble)),
         }
     }

@@ -38,7 +38,7 @@ impl Search<'_> {
                 Err(NotChosen::OwnerUnavailable(_)) => return Err(self.owner_unavailable()),
                 Err(NotChosen::Nobody(trouble)) => return Err(self.exhausted(&trouble)),
             };
-            let waits_for_own = busy.is_for_own && matches!(affinity, Affinity::Sticky { .. });
+            let waits_for_own = busy.is_for_own() && matches!(affinity, Affinity::Sticky { .. });
             let deadline = if waits_for_own { sticky_until } else { give_up_at };
             if let Some(leased) = self.wait_in_queue(downstream, affinity, busy, deadline).await? {
                 return Ok(leased);
@@ -114,7 +114,7 @@ impl Search<'_> {
         deadline: Instant,
     ) -> Result<Option<(Why, Lease)>, Stop> {
         let queue = std::sync::Arc::clone(&self.plane.queue);
-        let is_for_own = busy.is_for_own;
+        let why = busy.why;
         let wants = Box::new(move |pooled: &codex_lb_shared::pool::PooledAccount| {
             busy.eligible.contains(&pooled.account.id) && is_fit(pooled, clock::now())
         });
@@ -131,7 +131,7 @@ impl Search<'_> {
             let look_at = deadline.min(Instant::now() + LOOK_AGAIN);
             if let Some(slot) = self.vigil.wait(downstream, look_at, place.slot()).await? {
                 self.again = None;
-                return Ok(slot.map(|lease| (why(affinity, is_for_own), lease)));
+                return Ok(slot.map(|lease| (why, lease)));
             }
             match self.lease_now(affinity) {
                 Ok(leased) => return Ok(Some(leased)),
@@ -177,6 +177,7 @@ const fn ends_at(reason: Ineligible) -> Option<Timestamp> {
         | Ineligible::Paused
         | Ineligible::ReauthRequired
         | Ineligible::Deactivated
+        | Ineligible::NoWayOut
         | Ineligible::ModelNotOffered
         | Ineligible::TierNotOffered
         | Ineligible::Excluded => None,
@@ -187,14 +188,4 @@ const fn ends_at(reason: Ineligible) -> Option<Timestamp> {
 fn is_fit(pooled: &codex_lb_shared::pool::PooledAccount, now: Timestamp) -> bool {
     let live = pooled.live.view(now);
     live.state == AccountState::Active && live.cooling_until.is_none_or(|until| until <= now)
-}
-
-const fn why(affinity: Affinity, is_for_own: bool) -> Why {
-    match affinity {
-        Affinity::Owner(_) => Why::Owner,
-        Affinity::Sticky { .. } if is_for_own => Why::Sticky,
-        Affinity::Sticky { .. } => Why::Overflow,
-        Affinity::New { .. } => Why::Placed,
-        Affinity::None => Why::Strategy,
-    }
 }

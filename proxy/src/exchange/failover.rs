@@ -53,7 +53,8 @@ pub(super) struct Search<'a> {
     tried: Tried,
     /// What the caller gets if nobody is left.
     pub(super) last_failure: Option<Stop>,
-    pub(super) began: Instant,
+    /// No leg begins after this; it counts from the first one, however long that waited for a slot.
+    deadline: Option<Instant>,
 }
 
 /// Runs legs until one begins to answer.
@@ -82,12 +83,13 @@ pub(super) async fn find_answer(
         asked,
         tried: Tried::default(),
         last_failure: None,
-        began,
+        deadline: None,
     };
     loop {
         let (why, lease) = search.choose(downstream).await?;
         let account = Arc::clone(lease.account());
         let judged = JudgedLeg { account: Arc::clone(&account), model: request.model.clone(), began_at: clock::now() };
+        let leg_began = Instant::now();
         let mut leg = search.start_leg(downstream, open, &account)?;
         let patience = search.patience();
         let first = first_answer(&mut leg, downstream, &mut search.vigil, patience).await?;
@@ -103,17 +105,25 @@ pub(super) async fn find_answer(
         };
         judged.suffer(plane, &verdict.account, now);
         search.note_failure(open, &first, &verdict);
-        let gives_up = search.began.elapsed() >= plane.state.config.upstream.failover_deadline;
-        match if gives_up { Next::PassOn } else { verdict.next } {
+        let deadline = *search.deadline.get_or_insert(leg_began + config.failover_deadline);
+        let is_failed_stream =
+            request.answer == AnswerShape::NativeStream && matches!(first, FirstAnswer::FailedEvent(_));
+        match verdict.next {
             // A native client reads the failure best in the stream that it came in.
-            Next::PassOn
-                if request.answer == AnswerShape::NativeStream && matches!(first, FirstAnswer::FailedEvent(_)) =>
-            {
+            Next::PassOn if is_failed_stream => {
                 open.trail.error_code = search.failed_code();
                 open.trail.error_kind = Some(Kind::Upstream);
                 return Ok(search.begin(open, (leg, lease, None), why, first));
             }
-            Next::PassOn => return Err(search.last_failure.unwrap_or_else(|| Rejection::upstream_failed().into())),
+            Next::PassOn => return Err(search.give_up()),
+            Next::NextAccount
+            | Next::SameAccount(_)
+            | Next::SameAccountWithFreshToken
+            | Next::SameAccountWithoutEncryptedContent
+                if Instant::now() >= deadline =>
+            {
+                return Err(search.give_up());
+            }
             Next::NextAccount => search.exclude(account.account.id),
             next @ (Next::SameAccount(_)
             | Next::SameAccountWithFreshToken
@@ -142,7 +152,7 @@ impl Search<'_> {
         let origin = &self.plane.origin;
         let order = LegOrder {
             account: Arc::clone(account),
-            peer: origin.peer(account).ok_or_else(Rejection::upstream_failed)?,
+            peer: origin.peer(account),
             authority: origin.authority(),
             path: origin.path(&self.asked.request.head.path),
             head: self.asked.request.head.clone(),
@@ -182,8 +192,8 @@ impl Search<'_> {
             }
         };
         let turn_state = started.headers.get(TURN_STATE_HEADER).map(http::HeaderValue::as_bytes);
-        // Who only helped out once does not take the conversation over.
-        if why != Why::Overflow {
+        // Who only helped out once, or failed, does not take the conversation over.
+        if why != Why::Overflow && judged.is_some() {
             let conversation = self.asked.conversation.clone().with_turn_state(turn_state);
             self.plane.sticky_sessions.remember(&conversation, lease.account().account.id, clock::now());
         }
@@ -199,6 +209,11 @@ impl Search<'_> {
             Some(Stop::Rejected(rejection)) => Some(rejection.code.to_owned()),
             Some(Stop::ClientGone) | None => None,
         }
+    }
+
+    /// What the caller gets when there is no time for another leg, or no point in one.
+    fn give_up(self) -> Stop {
+        self.last_failure.unwrap_or_else(|| Rejection::upstream_failed().into())
     }
 
     fn exclude(&mut self, id: AccountId) {
@@ -218,6 +233,10 @@ impl Search<'_> {
                     Some(refusal) => Stop::PassOn(refusal),
                     None => Rejection::upstream_failed().into(),
                 }
+            }
+            FirstAnswer::FailedEvent(failed) if is_about_account(verdict) => {
+                open.trail.upstream_status = Some(failed.started.status);
+                Rejection::upstream_failed().into()
             }
             FirstAnswer::FailedEvent(failed) => {
                 open.trail.upstream_status = Some(failed.started.status);
@@ -301,6 +320,12 @@ async fn refreshed(state: &SharedState, refused: &PooledAccount) -> Freshness {
         }
         Some(_) | None => freshness,
     }
+}
+
+/// Whether a failure is the account's own trouble, such as its token or its bill: no business of the caller's.
+fn is_about_account(verdict: &Verdict) -> bool {
+    verdict.next == Next::SameAccountWithFreshToken
+        || (verdict.account == AccountEffect::Failure && !verdict::counts_as_server_failure(verdict))
 }
 
 /// What the verdict looks at; `None` for a leg that answers well.

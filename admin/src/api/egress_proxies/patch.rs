@@ -1,5 +1,6 @@
-//! `PATCH /api/v1/egress-proxies/{id}`: changes an egress egress. A field that is missing stays as it is. New connections
-//! go the new way at once; what runs on old ones ends in peace.
+//! `PATCH /api/v1/egress-proxies/{id}`: changes an egress proxy. A field that is missing stays as it is, but a password
+//! is never taken to another place: who changes kind, host or port gives it anew. New connections go the new way at
+//! once; what runs on old ones ends in peace.
 
 use std::sync::Arc;
 
@@ -62,12 +63,18 @@ async fn change(state: &SharedState, id: EgressProxyId, patch: &Patch) -> Result
 fn merged(state: &SharedState, stored: StoredEgressProxy, patch: &Patch) -> Result<EgressProxyForm, ApiError> {
     let StoredEgressProxy { egress, password: sealed } = stored;
     let name = patch.name.as_deref().map_or(Ok(egress.name), |name| extract::name("name", name))?;
+    let before = (egress.endpoint.kind, egress.endpoint.host.clone(), egress.endpoint.port);
     let endpoint = EgressEndpoint {
         kind: patch.kind.unwrap_or(egress.endpoint.kind),
         host: patch.host.clone().unwrap_or(egress.endpoint.host),
         port: patch.port.unwrap_or(egress.endpoint.port),
         user: patch.user.clone().unwrap_or(egress.endpoint.user),
     };
+    let has_moved = before != (endpoint.kind, endpoint.host.clone(), endpoint.port);
+    if has_moved && sealed.is_some() && patch.password.is_none() && endpoint.user.is_some() {
+        let why = "Give the password again, or null: it is not sent to another place than the one it was given for.";
+        return Err(ApiError::invalid_field("password", why));
+    }
     let (password, kept) = match (&patch.password, &patch.user) {
         (Some(password), _) => (password.clone(), None),
         (None, Some(None)) => (None, None),

@@ -40,6 +40,8 @@ pub enum Ineligible {
     ReauthRequired,
     /// Upstream closed it.
     Deactivated,
+    /// It is bound to an egress proxy that cannot be used.
+    NoWayOut,
     /// It does not offer the model.
     ModelNotOffered,
     /// It does not offer the service tier.
@@ -69,6 +71,9 @@ pub fn eligibility(account: &AccountView, needs: &Needs<'_>, now: Timestamp) -> 
         AccountState::Deactivated => return Err(Ineligible::Deactivated),
         AccountState::RateLimited | AccountState::QuotaExceeded => Some(Ineligible::Limited(account.state_until)),
     };
+    if !account.has_way_out {
+        return Err(Ineligible::NoWayOut);
+    }
     offers(account, needs)?;
     if let Some(limited) = limited_until {
         return Err(limited);

@@ -45,19 +45,27 @@ pub enum NotChosen {
 /// Accounts are eligible, and all are busy up to their caps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AtCapacity {
-    /// The exchange waits for its own account only: the conversation's, for a while, or the owner.
-    pub is_for_own: bool,
+    /// Why the account would be chosen whose slot is free first.
+    pub why: Why,
     /// The accounts of which one with a free slot may serve. Never empty.
     pub eligible: Vec<AccountId>,
 }
 
 impl AtCapacity {
-    pub(super) fn for_own(account: AccountId) -> NotChosen {
-        NotChosen::AtCapacity(Self { is_for_own: true, eligible: vec![account] })
+    /// Whether the exchange waits for its own account only: the conversation's, for a while, or the owner.
+    pub const fn is_for_own(&self) -> bool {
+        match self.why {
+            Why::Sticky | Why::Owner => true,
+            Why::Placed | Why::Overflow | Why::Strategy => false,
+        }
     }
 
-    pub(super) const fn for_any(eligible: Vec<AccountId>) -> NotChosen {
-        NotChosen::AtCapacity(Self { is_for_own: false, eligible })
+    pub(super) fn for_one(why: Why, account: AccountId) -> NotChosen {
+        NotChosen::AtCapacity(Self { why, eligible: vec![account] })
+    }
+
+    pub(super) const fn for_any(why: Why, eligible: Vec<AccountId>) -> NotChosen {
+        NotChosen::AtCapacity(Self { why, eligible })
     }
 }
 
@@ -89,7 +97,7 @@ pub struct PoolTrouble {
     pub out_of_scope: u32,
     /// Of these, not the one that `single_account` uses.
     pub not_the_single_account: u32,
-    /// Of these, paused, closed or waiting for a login: until a person does something.
+    /// Of these, paused, closed, waiting for a login or without a way out: until a person does something.
     pub out_of_service: u32,
     /// The earliest end of a limit.
     pub earliest_reset: Option<Timestamp>,
@@ -110,7 +118,9 @@ impl PoolTrouble {
         match reason {
             Ineligible::OutOfScope => self.out_of_scope += 1,
             Ineligible::NotTheSingleAccount => self.not_the_single_account += 1,
-            Ineligible::Paused | Ineligible::ReauthRequired | Ineligible::Deactivated => self.out_of_service += 1,
+            Ineligible::Paused | Ineligible::ReauthRequired | Ineligible::Deactivated | Ineligible::NoWayOut => {
+                self.out_of_service += 1;
+            }
             Ineligible::ModelNotOffered => self.model_not_offered += 1,
             Ineligible::TierNotOffered => self.tier_not_offered += 1,
             Ineligible::Limited(until) => self.count_limited(account.plan, until),

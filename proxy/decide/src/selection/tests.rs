@@ -54,6 +54,7 @@ fn account(number: u128) -> AccountView {
         named_cooldowns: Vec::new(),
         usage: None,
         credits: Credits::default(),
+        has_way_out: true,
         routing_policy: RoutingPolicy::Normal,
         concurrency_cap: 8,
         in_flight: 0,
@@ -125,7 +126,7 @@ fn chosen(number: u128, why: Why) -> Result<Chosen, NotChosen> {
     Ok(Chosen { account: id(number), why })
 }
 
-fn at_capacity(is_for_own: bool, numbers: &[u128]) -> Result<Chosen, NotChosen> {
+fn at_capacity(why: Why, numbers: &[u128]) -> Result<Chosen, NotChosen> {
     let eligible = numbers.iter().copied().map(id).collect();
-    Err(NotChosen::AtCapacity(AtCapacity { is_for_own, eligible }))
+    Err(NotChosen::AtCapacity(AtCapacity { why, eligible }))
 }

@@ -30,6 +30,8 @@ pub struct AccountView {
     pub usage: Option<AccountUsage>,
     /// Whether it can pay for what exceeds its windows.
     pub credits: Credits,
+    /// Whether its connections can leave at all: an egress proxy that cannot be used leaves none.
+    pub has_way_out: bool,
     /// How eagerly an operator wants it used.
     pub routing_policy: RoutingPolicy,
     /// Exchanges that may run on it at once: its own cap, else the setting's.

@@ -81,7 +81,7 @@ impl Fault {
             Some(Self::ForeignContent)
         } else if error.says_model_is_unsupported() {
             Some(Self::Model)
-        } else if error.message_starts_with("selected model is at capacity") {
+        } else if error.says_model_is_at_capacity() {
             Some(Self::Server)
         } else {
             None

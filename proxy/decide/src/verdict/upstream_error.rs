@@ -94,9 +94,10 @@ impl UpstreamError {
         [&self.code, &self.error_type, &self.message].into_iter().all(String::is_empty)
     }
 
-    /// Whether the message begins with these words, whatever their case.
-    pub(super) fn message_starts_with(&self, words: &str) -> bool {
-        self.message.to_ascii_lowercase().starts_with(words)
+    /// Whether the message begins with the words by which upstream says that it has no room for a model just now.
+    pub(super) fn says_model_is_at_capacity(&self) -> bool {
+        let message = self.message.trim().to_ascii_lowercase();
+        message.strip_prefix("the ").unwrap_or(&message).starts_with("selected model is at capacity")
     }
 
     /// Whether the message is the sentence by which upstream says that an account does not serve a model, and nothing

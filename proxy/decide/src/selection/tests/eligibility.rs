@@ -8,11 +8,12 @@ type Change = fn(&mut AccountView);
 fn an_account_is_eligible_unless_something_stands_in_its_way() {
     use Ineligible as I;
     use Standing::Regular;
-    let cases: [(&str, Change, Result<Standing, Ineligible>); 21] = [
+    let cases: [(&str, Change, Result<Standing, Ineligible>); 22] = [
         ("active", |_| {}, Ok(Regular)),
         ("paused", |view| view.state = AccountState::Paused, Err(I::Paused)),
         ("login ended", |view| view.state = AccountState::ReauthRequired, Err(I::ReauthRequired)),
         ("closed", |view| view.state = AccountState::Deactivated, Err(I::Deactivated)),
+        ("without a way out", |view| view.has_way_out = false, Err(I::NoWayOut)),
         ("limited", |view| limit(view, AccountState::RateLimited, Some(at(1))), Err(I::Limited(Some(at(1))))),
         ("quota", |view| limit(view, AccountState::QuotaExceeded, None), Err(I::Limited(None))),
         ("cooling", |view| view.cooling_until = Some(at(1)), Err(I::CoolingDown(at(1)))),

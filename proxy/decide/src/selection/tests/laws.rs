@@ -142,11 +142,11 @@ proptest! {
             }
             Err(NotChosen::AtCapacity(at_capacity)) => {
                 prop_assert!(!at_capacity.eligible.is_empty());
-                for busy in at_capacity.eligible {
-                    prop_assert!(find(busy).is_some_and(|account| may_serve(account) && !account.has_free_slot()));
+                for busy in &at_capacity.eligible {
+                    prop_assert!(find(*busy).is_some_and(|account| may_serve(account) && !account.has_free_slot()));
                 }
                 let has_slot = pool.iter().any(|account| may_serve(account) && account.has_free_slot());
-                prop_assert!(at_capacity.is_for_own || !has_slot);
+                prop_assert!(at_capacity.is_for_own() || !has_slot);
             }
             Err(NotChosen::Nobody(trouble)) => {
                 prop_assert!(!pool.iter().any(may_serve));

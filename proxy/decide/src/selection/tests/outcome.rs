@@ -104,10 +104,10 @@ fn a_busy_pool_is_told_apart_from_a_broken_one() {
     let settings = RoutingSettings::default();
     assert_eq!(
         choose_free(&[busy(account(1)), paused.clone(), busy(account(2))], &settings),
-        at_capacity(false, &[1, 2])
+        at_capacity(Why::Strategy, &[1, 2])
     );
     let almost = AccountView { in_flight: 7, ..account(2) };
     assert_eq!(choose_free(&[busy(account(1)), paused, almost], &settings), chosen(2, Why::Strategy));
     let over = AccountView { in_flight: 9, ..account(1) };
-    assert_eq!(choose_free(&[over], &settings), at_capacity(false, &[1]));
+    assert_eq!(choose_free(&[over], &settings), at_capacity(Why::Strategy, &[1]));
 }

@@ -20,7 +20,7 @@ fn only_the_owner_serves_or_an_error_says_why_not() {
     assert_eq!(to_owner(&[], 2), unavailable(2, None));
     let paused = AccountView { state: AccountState::Paused, ..account(2) };
     assert_eq!(to_owner(&[account(1), paused], 2), unavailable(2, Some(Ineligible::Paused)));
-    assert_eq!(to_owner(&[account(1), busy(account(2))], 2), at_capacity(true, &[2]));
+    assert_eq!(to_owner(&[account(1), busy(account(2))], 2), at_capacity(Why::Owner, &[2]));
 }
 
 #[test]

@@ -149,7 +149,7 @@ fn a_placement_needs_a_free_slot() {
             assert_eq!(placed(&pool, kind, key(number), NOW), 2);
         }
         let all_busy = pool.clone().map(busy);
-        assert_eq!(place(&all_busy, &Needs::default(), &rules(kind), KEY, NOW), at_capacity(false, &[1, 2]));
+        assert_eq!(place(&all_busy, &Needs::default(), &rules(kind), KEY, NOW), at_capacity(Why::Placed, &[1, 2]));
     }
 }
 

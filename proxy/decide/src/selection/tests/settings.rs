@@ -13,7 +13,7 @@ fn the_single_account_serves_or_nobody() {
     }
     let mut pool = pool;
     pool[1] = busy(account(2));
-    assert_eq!(choose_free(&pool, &rules(Some(id(2)))), at_capacity(false, &[2]));
+    assert_eq!(choose_free(&pool, &rules(Some(id(2)))), at_capacity(Why::Strategy, &[2]));
     pool[1].cooling_until = Some(at(1));
     let trouble = PoolTrouble {
         accounts: 3,

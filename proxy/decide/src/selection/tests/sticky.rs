@@ -47,7 +47,7 @@ fn a_conversation_leaves_an_account_that_cannot_serve() {
     check("not in the pool", &[account(2)], LEAVES);
     let last_resort = AccountView { routing_policy: RoutingPolicy::Preserve, ..used_account(2, 99.0, 99.0) };
     check("only a worn one is left", &[last_resort], LEAVES);
-    assert_eq!(goes(&[busy(account(2))], &RoutingSettings::default()), at_capacity(false, &[2]));
+    assert_eq!(goes(&[busy(account(2))], &RoutingSettings::default()), at_capacity(Why::Placed, &[2]));
     assert!(matches!(goes(&[], &RoutingSettings::default()), Err(NotChosen::Nobody(_))));
 }
 
@@ -89,7 +89,7 @@ fn what_is_better_is_exact() {
     let settings = RoutingSettings::default();
     assert_eq!(goes(&[preserved(1, 95.1), preserved(2, 0.0)], &settings), leaves);
     // Nobody better, and the own account busy: it is waited for, as always.
-    assert_eq!(goes(&[busy(own.clone()), used_account(2, 90.0, 0.0)], &settings), at_capacity(true, &[1]));
+    assert_eq!(goes(&[busy(own.clone()), used_account(2, 90.0, 0.0)], &settings), at_capacity(Why::Sticky, &[1]));
 }
 
 #[test]
@@ -120,12 +120,12 @@ fn a_busy_account_is_waited_for_then_another_serves_once() {
     let settings = RoutingSettings::default();
     let go =
         |pool: &[AccountView], has_waited| choose(pool, &Needs::default(), &settings, sticky(1, has_waited), 7, NOW);
-    assert_eq!(go(&pool, false), at_capacity(true, &[1]));
+    assert_eq!(go(&pool, false), at_capacity(Why::Sticky, &[1]));
     assert_eq!(go(&pool, true), chosen(2, Why::Overflow));
     assert_eq!(go(&[account(1), account(2)], true), chosen(1, Why::Sticky));
     let all_busy = pool.map(busy);
-    assert_eq!(go(&all_busy, false), at_capacity(true, &[1]));
-    assert_eq!(go(&all_busy, true), at_capacity(false, &[1, 2]));
+    assert_eq!(go(&all_busy, false), at_capacity(Why::Sticky, &[1]));
+    assert_eq!(go(&all_busy, true), at_capacity(Why::Overflow, &[1, 2]));
 }
 
 #[test]

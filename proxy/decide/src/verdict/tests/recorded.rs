@@ -33,6 +33,7 @@ fn rows() -> Vec<(&'static str, Verdict)> {
         // Upstream stumbled.
         ("500-server-error.http", once_more()),
         ("500-without-a-body.http", once_more()),
+        ("first-event-at-capacity-with-an-article.sse", once_more()),
         ("first-event-at-capacity.sse", once_more()),
         ("first-event-error-without-a-reason.sse", once_more()),
         ("first-event-overloaded-error.sse", once_more()),
