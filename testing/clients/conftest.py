@@ -33,10 +33,12 @@ def locked_gateway():
 class Pool:
     """What a test sees: the gateway, the fake behind it, and what was recorded since the test began."""
 
-    def __init__(self, fake, gateway):
+    def __init__(self, fake, gateway, is_new: bool = False):
+        """Of a new gateway, everything is the test's."""
         self.fake, self.gateway, self.api_key = fake, gateway, gateway.prepared
-        self._rows_before = len(gateway.logged())
-        fake.clear()
+        self._rows_before = 0 if is_new else len(gateway.logged())
+        if not is_new:
+            fake.clear()
 
     def recorded(self, exchanges: int) -> list:
         """The rows of this test, once there are as many as it made exchanges."""

@@ -8,23 +8,20 @@ from pathlib import Path
 import pytest
 
 import harness
+import readme
+from conftest import Pool
+from pins import pinned
 
 TURN_SECONDS_MAX = 90
 MARK = "codex-lb-was-here"
-# Quiet: one request per model call, and nothing to anybody else.
-CONFIG = """\
+# Quiet: one request per model call, and nothing to anybody else. What README says stands between the two.
+HEAD = """\
 model = "{model}"
-model_provider = "gateway"
 approval_policy = "never"
 sandbox_mode = "danger-full-access"
 check_for_update_on_startup = false
-
-[model_providers.gateway]
-name = "{name}"
-base_url = "{base_url}"
-wire_api = "responses"
-supports_websockets = false
-{env_key}
+"""
+TAIL = """
 [analytics]
 enabled = false
 [otel]
@@ -37,6 +34,18 @@ remote_plugin = false
 [projects."{project}"]
 trust_level = "trusted"
 """
+# The other route: what a provider of any name is set up like.
+GENERAL = """\
+model_provider = "gateway"
+
+[model_providers.gateway]
+name = "gateway"
+base_url = "{url}/v1"
+wire_api = "responses"
+supports_websockets = false
+"""
+VERSION = pinned("@openai/codex", Path(__file__).parent / "package-lock.json")
+pytestmark = pytest.mark.client("Codex CLI", VERSION, "responses")
 
 
 @dataclass
@@ -55,20 +64,25 @@ def codex_program() -> Path:
     return script
 
 
+def provider(gateway, with_key: bool = False, is_general: bool = False) -> str:
+    """The provider as README sets it up, or one of the general kind."""
+    text = GENERAL.format(url=gateway.url) if is_general else readme.block("codex", gateway)
+    return text + (readme.block("codex-key", gateway) if with_key else "")
+
+
 def run_codex(
-    directory: Path, base_url: str, prompt: str, model: str, api_key: str | None, resumes: bool = False
+    directory: Path, provider: str, prompt: str, model: str = "gpt-5.5", api_key: str | None = None,
+    resumes: bool = False, settings: str = "",
 ) -> Turn:
-    """One `codex exec`. Called "OpenAI" on its native route, as the README says: only then it compacts remotely."""
+    """One `codex exec`."""
     home, project = directory / "home", directory / "project"
     codex_home = home / ".codex"
     codex_home.mkdir(parents=True, exist_ok=True)
     project.mkdir(exist_ok=True)
-    env_key = 'env_key = "GATEWAY_KEY"\n' if api_key else ""
-    name = "gateway" if base_url.endswith("/v1") else "OpenAI"
-    config = CONFIG.format(name=name, model=model, base_url=base_url, env_key=env_key, project=project)
+    config = HEAD.format(model=model) + settings + provider + TAIL.format(project=project)
     (codex_home / "config.toml").write_text(config)
     answer = directory / "answer.txt"
-    extra = {"CODEX_HOME": str(codex_home)} | ({"GATEWAY_KEY": api_key} if api_key else {})
+    extra = {"CODEX_HOME": str(codex_home)} | ({"CODEX_LB_API_KEY": api_key} if api_key else {})
     options = ["--skip-git-repo-check", "--json", "--output-last-message", answer]
     session = ["resume", "--last"] if resumes else []
     result = subprocess.run(
@@ -100,12 +114,13 @@ def directory():
         yield path
 
 
-@pytest.mark.parametrize("prefix", ["/backend-api/codex", "/v1"])
+@pytest.mark.parametrize("is_general", [False, True], ids=["as in README", "/v1"])
 @pytest.mark.parametrize("with_key", [False, True], ids=["keyless", "env_key"])
-def test_a_turn_with_a_tool_call_runs_to_its_end(pool, directory, prefix, with_key):
+@pytest.mark.feature("set up as in README", "streams", "usage in streams", "tools")
+def test_a_turn_with_a_tool_call_runs_to_its_end(pool, directory, is_general, with_key):
     api_key = pool.api_key if with_key else None
     prompt = f"run: echo {MARK} | tee proof.txt"
-    turn = run_codex(directory, pool.gateway.url + prefix, prompt, "gpt-5.5", api_key)
+    turn = run_codex(directory, provider(pool.gateway, with_key, is_general), prompt, api_key=api_key)
 
     assert turn.status == 0, turn.errors
     assert (turn.project / "proof.txt").read_text().strip() == MARK, "the tool did not run"
@@ -121,9 +136,8 @@ def test_a_turn_with_a_tool_call_runs_to_its_end(pool, directory, prefix, with_k
 
 
 def test_a_responses_lite_model_keeps_its_tools_in_the_input(pool, directory):
-    turn = run_codex(
-        directory, f"{pool.gateway.url}/backend-api/codex", f"run: echo {MARK} | tee proof.txt", "gpt-5.6-sol", None
-    )
+    prompt = f"run: echo {MARK} | tee proof.txt"
+    turn = run_codex(directory, provider(pool.gateway), prompt, "gpt-5.6-sol")
     assert turn.status == 0, turn.errors
     assert (turn.project / "proof.txt").read_text().strip() == MARK, "the tool did not run"
     assert MARK in turn.answer
@@ -132,24 +146,50 @@ def test_a_responses_lite_model_keeps_its_tools_in_the_input(pool, directory):
     assert headers.get("x-openai-internal-codex-responses-lite") == "true"
 
 
+@pytest.mark.feature("401")
 def test_a_wrong_key_is_refused_and_says_so(locked_pool, directory):
-    turn = run_codex(
-        directory, f"{locked_pool.gateway.url}/backend-api/codex", "Say hello.", "gpt-5.5", "sk-clb-" + "x" * 43
-    )
+    with_key = provider(locked_pool.gateway, with_key=True)
+    turn = run_codex(directory, with_key, "Say hello.", api_key="sk-clb-" + "x" * 43)
     assert turn.status != 0
     said = turn.errors + json.dumps(turn.events)
     assert "Incorrect API key provided" in said, said
     assert locked_pool.fake.model_requests() == []
 
 
+@pytest.mark.parametrize("with_key", [False, True], ids=["keyless", "env_key"])
+@pytest.mark.feature("compaction")
+def test_a_conversation_that_grew_too_long_is_compacted_on_the_server(directory, with_key):
+    with harness.running(accounts=1, prepare=lambda gateway: gateway.create_api_key("ci")) as running:
+        pool = Pool(*running)
+        api_key = pool.api_key if with_key else None
+
+        def turn(prompt: str, resumes: bool) -> Turn:
+            config, settings = provider(pool.gateway, with_key), "model_auto_compact_token_limit = 100000\n"
+            turn = run_codex(directory, config, prompt, api_key=api_key, resumes=resumes, settings=settings)
+            assert turn.status == 0, turn.errors
+            return turn
+
+        usage = {"input": 200_000, "output": 10}
+        pool.fake.script("account-1", [{"kind": "answer", "text": "Long indeed.", "usage": usage}])
+        assert turn("Tell me a long story.", resumes=False).answer == "Long indeed."
+        assert MARK in turn(f"run: echo {MARK} | tee proof.txt", resumes=True).answer
+
+        inputs = [json.loads(request["body"])["input"] for request in pool.fake.model_requests()]
+        kinds = [[item["type"] for item in items] for items in inputs]
+        assert [items[-1] == "compaction_trigger" for items in kinds] == [False, True, False, False], kinds
+        assert [items.count("compaction") for items in kinds] == [0, 0, 1, 1], kinds
+        pool.check_usage(exchanges=4)
+        pool.check_upstream_saw_accounts_only(*filter(None, [api_key]))
+
+
+@pytest.mark.feature("reasoning")
 def test_a_session_whose_account_is_used_up_between_two_turns_goes_on_on_another(directory):
     with harness.running(accounts=2) as (fake, gateway):
 
         def turn(number: int) -> tuple:
             seen = len(fake.model_requests())
             prompt = f"run: echo {MARK}-{number} | tee proof-{number}.txt"
-            url = f"{gateway.url}/backend-api/codex"
-            turn = run_codex(directory, url, prompt, "gpt-5.5", None, resumes=number > 1)
+            turn = run_codex(directory, provider(gateway), prompt, resumes=number > 1)
             assert turn.status == 0, turn.errors
             assert f"{MARK}-{number}" in turn.answer, turn.answer
             return fake.model_requests()[seen:]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harness
+from pins import pinned
 
 HERE = Path(__file__).parent
 JOB_SECONDS_MAX = 90
@@ -33,10 +34,7 @@ class Client:
 
     @property
     def version(self) -> str:
-        if self.lock.name == "package-lock.json":
-            return json.loads(self.lock.read_text())["packages"][f"node_modules/{self.package}"]["version"]
-        pins = dict(line.split("==") for line in self.lock.read_text().splitlines() if "==" in line)
-        return pins[self.package]
+        return pinned(self.package, self.lock)
 
 
 def node_program() -> str:

@@ -18,7 +18,8 @@ const work = {
     return { text };
   },
   async structured(job) {
-    const { output } = await generated(job, { prompt: job.prompt, output: Output.object({ schema: jsonSchema(PLACE) }) });
+    const wanted = Output.object({ schema: jsonSchema(PLACE) });
+    const { output } = await generated(job, { prompt: job.prompt, output: wanted });
     return { parsed: output };
   },
   // The SDK runs the tools and makes the second request by itself.
@@ -29,7 +30,8 @@ const work = {
       inputSchema: jsonSchema(CITY),
       execute: () => outputs.shift(),
     });
-    const { text, steps } = await generated(job, { prompt: job.prompt, tools: { get_weather }, stopWhen: isStepCount(3) });
+    const request = { prompt: job.prompt, tools: { get_weather }, stopWhen: isStepCount(3) };
+    const { text, steps } = await generated(job, request);
     const calls = steps.flatMap((step) => step.toolCalls);
     return { calls: calls.map(({ toolName, input }) => ({ name: toolName, arguments: input })), text };
   },
@@ -61,8 +63,9 @@ async function generated(job, request) {
   for await (const part of result.stream) {
     if (part.type === "error") failure ??= part.error;
   }
-  if (failure) throw failure instanceof Error ? failure : Object.assign(new Error(failure.message ?? JSON.stringify(failure)), { data: failure });
-  const { text, usage, steps } = { text: await result.text, usage: await result.usage, steps: await result.steps };
+  // What the stream told of may be no Error.
+  if (failure) throw failure instanceof Error ? failure : new Error(JSON.stringify(failure));
+  const [text, usage, steps] = [await result.text, await result.usage, await result.steps];
   return { text, usage, steps, output: request.output && (await result.output) };
 }
 

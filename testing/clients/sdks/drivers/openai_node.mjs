@@ -11,7 +11,8 @@ const responses = {
     return { text: response.output_text, usage: usageOfResponse(response.usage) };
   },
   async image(client, job) {
-    const content = [{ type: "input_text", text: job.prompt }, { type: "input_image", image_url: IMAGE, detail: "auto" }];
+    const image = { type: "input_image", image_url: IMAGE, detail: "auto" };
+    const content = [{ type: "input_text", text: job.prompt }, image];
     return { text: (await responded(client, job, { input: [{ role: "user", content }] })).output_text };
   },
   async structured(client, job) {
@@ -23,9 +24,11 @@ const responses = {
     const input = [{ role: "user", content: job.prompt }];
     const first = await responded(client, job, { input, tools });
     const calls = first.output.filter((item) => item.type === "function_call");
-    const outputs = calls.map(({ call_id }, at) => ({ type: "function_call_output", call_id, output: job.outputs[at] }));
+    const type = "function_call_output";
+    const outputs = calls.map(({ call_id }, at) => ({ type, call_id, output: job.outputs[at] }));
     const second = await responded(client, job, { input: [...input, ...first.output, ...outputs], tools });
-    return { calls: calls.map(({ name, arguments: text }) => ({ name, arguments: JSON.parse(text) })), text: second.output_text };
+    const told = calls.map((call) => ({ name: call.name, arguments: JSON.parse(call.arguments) }));
+    return { calls: told, text: second.output_text };
   },
   async cancel(client, job) {
     const stream = await client.responses.create({ model: MODEL, input: job.prompt, stream: true });

@@ -4,8 +4,15 @@ import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 
 export const MODEL = "gpt-5.5";
-export const IMAGE = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
-export const CITY = { type: "object", properties: { city: { type: "string" } }, required: ["city"], additionalProperties: false };
+export const IMAGE =
+  "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5Erk" +
+  "Jggg==";
+export const CITY = {
+  type: "object",
+  properties: { city: { type: "string" } },
+  required: ["city"],
+  additionalProperties: false,
+};
 export const PLACE = {
   type: "object",
   properties: { city: { type: "string" }, rivers: { type: "array", items: { type: "string" } } },
