@@ -1,7 +1,7 @@
 """The real Codex CLI, run through whole turns: prompt, tool call, tool output, answer."""
 
+import base64
 import json
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,11 +9,17 @@ import pytest
 
 import harness
 import readme
+import turn
 from conftest import Pool
 from pins import pinned
 
 TURN_SECONDS_MAX = 90
 MARK = "codex-lb-was-here"
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+LIMITED_SECONDS = 6
+CLOCK_SECONDS = 0.5
 # Quiet: one request per model call, and nothing to anybody else. What README says stands between the two.
 HEAD = """\
 model = "{model}"
@@ -72,26 +78,22 @@ def provider(gateway, with_key: bool = False, is_general: bool = False) -> str:
 
 def run_codex(
     directory: Path, provider: str, prompt: str, model: str = "gpt-5.5", api_key: str | None = None,
-    resumes: bool = False, settings: str = "",
+    resumes: bool = False, settings: str = "", more: tuple = (), interrupt_when=None,
 ) -> Turn:
     """One `codex exec`."""
-    home, project = directory / "home", directory / "project"
-    codex_home = home / ".codex"
-    codex_home.mkdir(parents=True, exist_ok=True)
-    project.mkdir(exist_ok=True)
+    codex_home, project = directory / ".codex", directory / "project"
+    codex_home.mkdir(exist_ok=True)
     config = HEAD.format(model=model) + settings + provider + TAIL.format(project=project)
     (codex_home / "config.toml").write_text(config)
     answer = directory / "answer.txt"
     extra = {"CODEX_HOME": str(codex_home)} | ({"CODEX_LB_API_KEY": api_key} if api_key else {})
     options = ["--skip-git-repo-check", "--json", "--output-last-message", answer]
     session = ["resume", "--last"] if resumes else []
-    result = subprocess.run(
-        ["node", codex_program(), "exec", *options, *session, prompt],
-        cwd=project, env=harness.clean_environment(home, **extra), stdin=subprocess.DEVNULL, capture_output=True,
-        text=True, timeout=TURN_SECONDS_MAX,
-    )
-    events = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
-    return Turn(result.returncode, events, answer.read_text() if answer.exists() else "", result.stderr, project)
+    # After the prompt, for an option of many values would take it.
+    arguments = ["node", codex_program(), "exec", *options, *session, prompt, *more]
+    ran = turn.run(arguments, directory, TURN_SECONDS_MAX, interrupt_when, **extra)
+    events = [json.loads(line) for line in ran.output.splitlines() if line.startswith("{")]
+    return Turn(ran.status, events, answer.read_text() if answer.exists() else "", ran.errors, project)
 
 
 def check_usage_shown(turn: Turn, pool):
@@ -156,6 +158,81 @@ def test_a_wrong_key_is_refused_and_says_so(locked_pool, directory):
     assert locked_pool.fake.model_requests() == []
 
 
+@pytest.mark.feature("parallel tools")
+def test_parallel_calls_come_back_each_with_its_own_result(pool, directory):
+    calls = [f'exec_command {{"cmd":"echo {word} | tee {word}.txt"}}' for word in ("one", "two")]
+    turn = run_codex(directory, provider(pool.gateway), f"calls: {'; '.join(calls)}")
+    assert turn.status == 0, turn.errors
+    assert [(turn.project / f"{word}.txt").read_text().strip() for word in ("one", "two")] == ["one", "two"]
+    assert "one; two" in turn.answer
+    pool.check_usage(exchanges=2)
+    check_usage_shown(turn, pool)
+
+
+@pytest.mark.feature("structured output")
+def test_structured_output_fits_its_schema(pool, directory):
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    schema["additionalProperties"] = False
+    (directory / "schema.json").write_text(json.dumps(schema))
+    more = ("--output-schema", directory / "schema.json")
+    turn = run_codex(directory, provider(pool.gateway), "A place.", more=more)
+    assert turn.status == 0, turn.errors
+    assert set(json.loads(turn.answer)) == {"city"}
+    pool.check_usage(exchanges=1)
+
+
+@pytest.mark.feature("images")
+def test_an_image_is_taken_along(pool, directory):
+    (directory / "dot.png").write_bytes(PNG)
+    turn = run_codex(directory, provider(pool.gateway), "What is it?", more=("--image", directory / "dot.png"))
+    assert turn.status == 0, turn.errors
+    items = json.loads(pool.fake.model_requests()[0]["body"])["input"]
+    parts = [part for item in items for part in item["content"]]
+    images = [part["image_url"] for part in parts if part["type"] == "input_image"]
+    assert [image[:22] for image in images] == ["data:image/png;base64,"]
+    pool.check_usage(exchanges=1)
+
+
+@pytest.mark.feature("failure in a stream")
+def test_a_failure_in_the_middle_of_a_stream_is_seen_and_tried_again(directory):
+    with harness.running(accounts=1) as (fake, gateway):
+        fake.script("account-1", [{"kind": "cut_mid_stream", "after_deltas": 2}])
+        turn = run_codex(directory, provider(gateway), "Are you there?")
+        assert turn.status == 0, turn.errors
+        assert turn.answer == "You said: Are you there?"
+        assert [row["status"] for row in gateway.wait_for_log(2)] == ["error", "ok"]
+
+
+@pytest.mark.feature("429 with Retry-After")
+def test_a_limit_is_waited_out_as_long_as_told(directory):
+    with harness.running(accounts=1) as (fake, gateway):
+        fake.script("account-1", [{"kind": "usage_limit", "resets_in_seconds": LIMITED_SECONDS}])
+        turn = run_codex(directory, provider(gateway), "Are you there?")
+        assert turn.status == 0, turn.errors
+        limited, answered = gateway.wait_for_log(2)
+        assert answered["status"] == "ok"
+        waited_ms = answered["requested_at"] - limited["requested_at"]
+        assert waited_ms >= (LIMITED_SECONDS - CLOCK_SECONDS) * 1000, "it did not wait as long as it was told"
+
+
+@pytest.mark.feature("429")
+def test_a_pool_that_is_limited_for_long_ends_the_turn_and_says_so(directory):
+    with harness.running(accounts=1) as (fake, gateway):
+        fake.script("account-1", [{"kind": "usage_limit", "resets_in_seconds": 3600}])
+        turn = run_codex(directory, provider(gateway), "Are you there?")
+        assert turn.status != 0
+        assert "usage limit" in json.dumps(turn.events) + turn.errors
+        assert len(gateway.wait_for_log(1)) == 1
+
+
+@pytest.mark.feature("cancellation")
+def test_an_interrupt_ends_the_exchange(pool, directory):
+    for account in ("account-1", "account-2"):
+        pool.fake.script(account, [{"kind": "answer", "text_tokens": 10000, "tokens_per_second": 50}])
+    run_codex(directory, provider(pool.gateway), "Go on.", interrupt_when=pool.fake.model_requests)
+    assert [row["status"] for row in pool.recorded(1)] == ["cancelled"]
+
+
 @pytest.mark.parametrize("with_key", [False, True], ids=["keyless", "env_key"])
 @pytest.mark.feature("compaction")
 def test_a_conversation_that_grew_too_long_is_compacted_on_the_server(directory, with_key):
@@ -163,7 +240,7 @@ def test_a_conversation_that_grew_too_long_is_compacted_on_the_server(directory,
         pool = Pool(*running)
         api_key = pool.api_key if with_key else None
 
-        def turn(prompt: str, resumes: bool) -> Turn:
+        def take_turn(prompt: str, resumes: bool) -> Turn:
             config, settings = provider(pool.gateway, with_key), "model_auto_compact_token_limit = 100000\n"
             turn = run_codex(directory, config, prompt, api_key=api_key, resumes=resumes, settings=settings)
             assert turn.status == 0, turn.errors
@@ -171,8 +248,8 @@ def test_a_conversation_that_grew_too_long_is_compacted_on_the_server(directory,
 
         usage = {"input": 200_000, "output": 10}
         pool.fake.script("account-1", [{"kind": "answer", "text": "Long indeed.", "usage": usage}])
-        assert turn("Tell me a long story.", resumes=False).answer == "Long indeed."
-        assert MARK in turn(f"run: echo {MARK} | tee proof.txt", resumes=True).answer
+        assert take_turn("Tell me a long story.", resumes=False).answer == "Long indeed."
+        assert MARK in take_turn(f"run: echo {MARK} | tee proof.txt", resumes=True).answer
 
         inputs = [json.loads(request["body"])["input"] for request in pool.fake.model_requests()]
         kinds = [[item["type"] for item in items] for items in inputs]
@@ -186,7 +263,7 @@ def test_a_conversation_that_grew_too_long_is_compacted_on_the_server(directory,
 def test_a_session_whose_account_is_used_up_between_two_turns_goes_on_on_another(directory):
     with harness.running(accounts=2) as (fake, gateway):
 
-        def turn(number: int) -> tuple:
+        def take_turn(number: int) -> tuple:
             seen = len(fake.model_requests())
             prompt = f"run: echo {MARK}-{number} | tee proof-{number}.txt"
             turn = run_codex(directory, provider(gateway), prompt, resumes=number > 1)
@@ -194,14 +271,14 @@ def test_a_session_whose_account_is_used_up_between_two_turns_goes_on_on_another
             assert f"{MARK}-{number}" in turn.answer, turn.answer
             return fake.model_requests()[seen:]
 
-        first = turn(1) + turn(2)
+        first = take_turn(1) + take_turn(2)
         accounts = {request["account"] for request in first}
         assert len(accounts) == 1, "a session stays on its account"
         assert '"encrypted_content":"' in first[-1]["body"], "Codex sends back what the model thought"
         used_up = accounts.pop()
         fake.script(used_up, [{"kind": "usage_limit", "resets_in_seconds": 600}])
 
-        third = turn(3)
+        third = take_turn(3)
         answered = [request for request in third if request["outcome"]["state"] == "ended"]
         assert [request["status"] for request in third if request["account"] == used_up] == [429]
         assert len(answered) == 2 and used_up not in {request["account"] for request in answered}
