@@ -153,7 +153,7 @@ async fn serve(
     open.trail.note_request(&request);
     downstream.failure_form = request.answer.failure_form();
     if request.answer.is_of_model() {
-        downstream.say_always(standing_headers(plane));
+        downstream.say_always(standing_headers(plane, caller.api_key_id().is_some()));
     }
 
     // Who alone knows what it refers to? A file lives on the account that took it, a response on the one that gave it.
@@ -267,10 +267,10 @@ fn bounds(endpoint: Endpoint<'_>, config: &IntakeConfig) -> Bounds {
 }
 
 /// What every answer says that Codex takes its knowledge of the pool from: how much is used, and which models there are.
-fn standing_headers(plane: &DataPlane) -> impl Fn() -> Headers + use<> {
+fn standing_headers(plane: &DataPlane, has_api_key: bool) -> impl Fn() -> Headers + use<> {
     let (state, catalog_etag) = (Arc::clone(&plane.state), Arc::clone(&plane.catalog_etag));
     move || {
-        let mut headers = pool_limits::of_callers_accounts(&state, clock::now()).headers();
+        let mut headers = pool_limits::of_callers_accounts(&state, has_api_key, clock::now()).headers();
         headers.extend(catalog_etag.of(&state.models.load_full()).map(|etag| ("x-models-etag", etag)));
         headers
     }

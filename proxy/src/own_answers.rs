@@ -65,7 +65,7 @@ async fn find_answer(
     open.trail.is_caller_proven = true;
     open.trail.api_key_id = caller.api_key_id();
     let now = clock::now();
-    let limits = || pool_limits::of_callers_accounts(&plane.state, now);
+    let limits = || pool_limits::of_callers_accounts(&plane.state, caller.api_key_id().is_some(), now);
     Ok(match question {
         OwnQuestion::PoolUsage => limits().to_json(now),
         OwnQuestion::AccountsCheck => accounts_check(&headers, limits().plan_type()),

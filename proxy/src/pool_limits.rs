@@ -41,14 +41,19 @@ struct PoolWindow {
     resets_at: Option<Timestamp>,
 }
 
-/// The limits of the accounts that a caller may use: all of them, until api keys have a scope.
-pub(crate) fn of_callers_accounts(state: &SharedState, now: Timestamp) -> PoolLimits {
+/// The limits of the accounts that a caller may use: all of them, until api keys have a scope. Of their windows a caller
+/// with an api key sees none if the settings say so.
+pub(crate) fn of_callers_accounts(state: &SharedState, has_api_key: bool, now: Timestamp) -> PoolLimits {
     let snapshot = state.pool.snapshot();
     let accounts = snapshot.accounts.iter().map(|pooled| {
         let live = pooled.live.view(now);
         AccountLimits { plan: pooled.account.plan, state: live.state, usage: live.usage }
     });
-    aggregate(accounts, now)
+    let limits = aggregate(accounts, now);
+    if has_api_key && state.settings.load().access.hide_pool_quota {
+        return PoolLimits { plan: limits.plan, ..PoolLimits::default() };
+    }
+    limits
 }
 
 /// Adds accounts up. Each window weighs as much as its account's plan holds in it, so that a large account that is

@@ -1,5 +1,7 @@
 //! What callers learn of limits: the pool's, never an account's; and how fast the pool learns of them.
 
+use codex_lb_shared::domain::settings::AccessSettings;
+use codex_lb_shared::store::SettingsGroup;
 use fake_chatgpt::{AccountSpec, Answer, FakeChatGpt, Script, UsageState};
 use serde_json::{Value, json};
 
@@ -100,6 +102,27 @@ async fn a_limited_pool_says_so_and_an_early_head_knows_the_pool_too() {
     let told = usage(&gateway, "/api/codex/usage").await;
     assert_eq!((&told["rate_limit"]["allowed"], &told["rate_limit"]["limit_reached"]), (&json!(false), &json!(true)));
     assert_eq!(told["rate_limit_reached_type"]["type"], "rate_limit_reached");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_pool_has_left_can_be_kept_from_callers_with_a_key() {
+    let upstream = Upstream::start(1).await;
+    upstream.fake.set_usage(&upstream.accounts[0], UsageState::used(25.0, 5.0));
+    let setup = Setup::new(&upstream);
+    let key = setup.key("outsider");
+    let access = AccessSettings { hide_pool_quota: true, ..AccessSettings::default() };
+    setup.save(SettingsGroup::Access, &access).await;
+    let gateway = setup.serve().await;
+    let ask = || gateway.post(NATIVE, &native_body("hi"));
+    let own = ask().send().await.unwrap();
+    assert_eq!(own.headers()["x-codex-primary-used-percent"], "25");
+    let outsider = ask().bearer_auth(&key).send().await.unwrap();
+    assert_eq!(outsider.status(), 200);
+    assert!(outsider.headers().keys().all(|name| !name.as_str().starts_with("x-codex-primary")));
+    let told = gateway.http.get(format!("{}/backend-api/wham/usage", gateway.proxy_url)).bearer_auth(&key);
+    let told: Value = told.send().await.unwrap().json().await.unwrap();
+    assert_eq!((&told["rate_limit"]["primary_window"], &told["rate_limit"]["allowed"]), (&Value::Null, &json!(true)));
+    assert_eq!(used(&usage(&gateway, "/backend-api/wham/usage").await, "primary_window"), Some(25));
 }
 
 #[tokio::test(flavor = "multi_thread")]

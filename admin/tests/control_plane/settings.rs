@@ -20,7 +20,7 @@ async fn a_change_is_effective_at_once_and_leaves_the_rest_of_its_group() {
     let all = plane.get("/api/v1/settings").await.ok();
     let defaults = json!({
         "routing": {"version": 0, "value": RoutingSettings::default()},
-        "access": {"version": 0, "value": {"apiKeyAuth": false, "keylessAccess": "private"}},
+        "access": {"version": 0, "value": {"apiKeyAuth": false, "keylessAccess": "private", "hidePoolQuota": false}},
     });
     assert_eq!(all, defaults);
 
@@ -29,9 +29,12 @@ async fn a_change_is_effective_at_once_and_leaves_the_rest_of_its_group() {
     assert_eq!(routing, json!({"version": 1, "value": expected}));
     assert_eq!(plane.get("/api/v1/settings/routing").await.ok(), routing);
     let access = patch(&plane, "access", 0, json!({"keylessAccess": "loopback"})).await.ok();
-    assert_eq!(access["value"], json!({"apiKeyAuth": false, "keylessAccess": "loopback"}));
+    assert_eq!(access["value"], json!({"apiKeyAuth": false, "keylessAccess": "loopback", "hidePoolQuota": false}));
     let access = patch(&plane, "access", 1, json!({"apiKeyAuth": true})).await.ok();
-    assert_eq!(access, json!({"version": 2, "value": {"apiKeyAuth": true, "keylessAccess": "loopback"}}));
+    assert_eq!(
+        access,
+        json!({"version": 2, "value": {"apiKeyAuth": true, "keylessAccess": "loopback", "hidePoolQuota": false}})
+    );
 
     let live = plane.state.settings.load();
     assert_eq!(live.routing.strategy, StrategyKind::RoundRobin);

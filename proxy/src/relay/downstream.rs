@@ -108,7 +108,8 @@ impl<'s> Downstream<'s> {
     /// Waits until the client leaves. Cancelling the wait is safe.
     pub(crate) async fn client_gone(&mut self) -> ClientGone {
         loop {
-            // Pipelined bytes are kept for the next request; only the end of the connection ends this wait.
+            // Pipelined bytes are kept for the next request. Behind them Pingora reads no further, so of a client that
+            // sends them early we learn that it left only when we next write to it.
             match self.session.downstream_session.read_body_or_idle(true).await {
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => return ClientGone,

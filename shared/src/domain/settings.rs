@@ -78,6 +78,8 @@ pub struct AccessSettings {
     pub api_key_auth: bool,
     /// Who may call without one while `api_key_auth` is off.
     pub keyless_access: KeylessAccess,
+    /// Whether callers with an api key are told nothing of how much the pool has left.
+    pub hide_pool_quota: bool,
 }
 
 /// Which peers may call without an api key.

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::samples::at;
 
 fn access(keyless_access: KeylessAccess) -> AccessSettings {
-    AccessSettings { api_key_auth: true, keyless_access }
+    AccessSettings { api_key_auth: true, keyless_access, hide_pool_quota: false }
 }
 
 both_databases! {
