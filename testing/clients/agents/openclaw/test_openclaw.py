@@ -20,9 +20,10 @@ each_api = pytest.mark.parametrize("api", APIS)
 
 
 def config(gateway, api: str, api_key: str | None = None) -> dict:
-    """What README shows, with another API if it is one."""
+    """What README shows, over this API."""
     config = json.loads(readme.block("openclaw", gateway, api_key))
-    config["models"]["providers"]["codex-lb"]["api"] = {"responses": "openai-responses", "chat": "openai-completions"}[api]
+    names = {"responses": "openai-responses", "chat": "openai-completions"}
+    config["models"]["providers"]["codex-lb"]["api"] = names[api]
     return config
 
 

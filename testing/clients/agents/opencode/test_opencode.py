@@ -28,7 +28,7 @@ ENV = {
     "OPENCODE_DISABLE_LSP_DOWNLOAD": "1",
     "npm_config_offline": "true",
 }
-VERSION = pinned("opencode-ai", HERE / "package-lock.json")
+VERSION = pinned("opencode-linux-x64", HERE / "package-lock.json")
 
 
 def row(provider: str, api: str):
@@ -53,14 +53,13 @@ def config(gateway, provider: str | None = None, api_key: str | None = None) -> 
 
 
 def opencode(directory: Path, config: dict, prompt: str, *options, interrupt_when=None) -> turn.Turn:
-    programs = list((HERE / "node_modules").glob("opencode-*-*/bin/opencode"))
-    assert programs, "run `testing/setup.sh test-all`"
+    program = HERE / "node_modules" / "opencode-linux-x64" / "bin" / "opencode"
+    assert program.exists(), "run `testing/setup.sh test-all`"
     place = directory / ".config" / "opencode"
     place.mkdir(parents=True, exist_ok=True)
     (place / "opencode.json").write_text(json.dumps({**config, **QUIET}))
-    # The longer name is the build for older processors.
-    program = min(programs, key=lambda path: len(str(path)))
-    arguments = [program, "run", "--pure", "--format", "json", "--title", "t", "-m", "codex-lb/gpt-5.5", prompt, *options]
+    quiet = ["--pure", "--format", "json", "--title", "t"]
+    arguments = [program, "run", *quiet, "--model", "codex-lb/gpt-5.5", prompt, *options]
     return turn.run(arguments, directory, TURN_SECONDS_MAX, interrupt_when, **ENV)
 
 
