@@ -342,3 +342,20 @@ async fn words_that_upstream_only_quotes_harm_no_account() {
         assert_eq!(gateway.post(PATH, &native_body("hi")).send().await.unwrap().status(), 200);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_in_the_middle_is_recorded_by_its_name() {
+    let upstream = Upstream::start(4).await;
+    let gateway = Gateway::before(&upstream).await;
+    let failed =
+        Script::FailMidStream { after_deltas: 2, code: "server_error".to_owned(), message: "sorry".to_owned() };
+    upstream.accounts.iter().for_each(|account| upstream.fake.default_script(account, failed.clone()));
+    for (path, stream) in [(PATH, true), ("/v1/responses", true), ("/v1/responses", false)] {
+        let body =
+            if path == PATH { native_body("hi") } else { json!({"model": "gpt-5.5", "input": "hi", "stream": stream}) };
+        gateway.post(path, &body).send().await.unwrap().bytes().await.unwrap();
+    }
+    for row in gateway.exchanges(3).await {
+        assert_eq!((row.status.as_str(), row.error_code.as_deref()), ("error", Some("server_error")), "{}", row.route);
+    }
+}

@@ -7,9 +7,10 @@ mod streamed;
 use std::time::Duration;
 
 use bytes::Bytes;
-use codex_lb_decide::verdict::{BrokenOff, judge_late};
+use codex_lb_decide::verdict::{BrokenOff, UpstreamError, judge_late};
 use codex_lb_shared::clock;
 use codex_lb_shared::domain::exchange_record::ExchangeStatus;
+use codex_lb_shared::kind::Kind;
 use codex_lb_shared::pool::Lease;
 use http::HeaderMap;
 use tokio::time::Instant;
@@ -147,6 +148,11 @@ impl Relay<'_, '_> {
     /// Settles an answer whose terminal event came.
     async fn settle(&mut self) {
         let status = self.open.status_by_meter();
+        if let Some(failure) = self.open.failure() {
+            let code = UpstreamError::from_event(&failure).name().to_owned();
+            self.open.trail.error_code = Some(code).filter(|code| !code.is_empty());
+            self.open.trail.error_kind = Some(Kind::Upstream);
+        }
         self.judge(if status == ExchangeStatus::Ok { End::Whole } else { End::Failed });
         if let Some(response_id) = self.open.response_id().filter(|_| status == ExchangeStatus::Ok) {
             let account = self.answering.lease.account().account.id;
