@@ -111,3 +111,10 @@ fn a_busy_pool_is_told_apart_from_a_broken_one() {
     let over = AccountView { in_flight: 9, ..account(1) };
     assert_eq!(choose_free(&[over], &settings), at_capacity(Why::Strategy, &[1]));
 }
+
+#[test]
+fn only_who_waits_for_one_account_waits_for_its_own() {
+    let waits = |why| AtCapacity { why, eligible: vec![id(1)] }.is_for_own();
+    assert_eq!([Why::Sticky, Why::Owner].map(waits), [true, true]);
+    assert_eq!([Why::Placed, Why::Overflow, Why::Strategy].map(waits), [false, false, false]);
+}
