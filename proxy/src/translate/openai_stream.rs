@@ -14,6 +14,8 @@ use crate::relay::Event;
 #[derive(Debug, Default)]
 pub(crate) struct OpenAiStream {
     items: OutputItems,
+    /// The answer is larger than we gather, so what is gathered is not all of it.
+    is_too_large: bool,
     /// The terminal event has just passed.
     is_finished: bool,
     begun: Begun,
@@ -32,7 +34,7 @@ struct Begun {
 impl OpenAiStream {
     /// Hands over the items of the answer, each as JSON, once it is whole.
     pub(crate) fn take_finished(&mut self) -> Option<Vec<String>> {
-        std::mem::take(&mut self.is_finished).then(|| self.items.take())
+        (std::mem::take(&mut self.is_finished) && !self.is_too_large).then(|| self.items.take())
     }
 
     /// Appends what the client gets of one event.
@@ -47,7 +49,7 @@ impl OpenAiStream {
             self.begun = begun(&event.data()).unwrap_or_default();
         }
         // An answer too large to gather keeps upstream's terminal event; every item has been streamed.
-        self.items.note(event);
+        self.is_too_large |= !self.items.note(event);
         match kind {
             "response.completed" | "response.incomplete" | "response.done" => {
                 self.is_finished = true;
@@ -84,6 +86,9 @@ impl OpenAiStream {
 
     /// The terminal event's data with the whole output.
     fn terminal(&self, event: Event<'_>) -> Option<Bytes> {
+        if self.is_too_large {
+            return None;
+        }
         let data = JsonObject::parse(Bytes::from(event.data().into_owned())).ok()?;
         let filled = self.items.fill(data.raw("response")?)?;
         let filled = String::from_utf8(filled.into()).ok()?;
@@ -111,6 +116,21 @@ fn sequence_number(event: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::relay::EventSplitter;
+
+    #[test]
+    fn an_answer_too_large_to_gather_is_neither_filled_nor_remembered_in_part() {
+        let text = "x".repeat(8 * 1024 * 1024);
+        let item = format!("event: response.output_item.done\ndata: {{\"item\":{{\"text\":\"{text}\"}}}}\n\n");
+        let end = "event: response.completed\ndata: {\"response\":{\"output\":[],\"id\":\"r\"}}\n\n";
+        let (mut stream, mut splitter) = (OpenAiStream::default(), EventSplitter::default());
+        for _ in 0..9 {
+            splitter.push(item.as_bytes(), |event| stream.translate(event, &mut Vec::new())).unwrap();
+        }
+        let mut out = Vec::new();
+        splitter.push(end.as_bytes(), |event| stream.translate(event, &mut out)).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), end);
+        assert_eq!(stream.take_finished(), None);
+    }
 
     #[test]
     fn vendor_events_are_dropped_the_rest_passes_and_the_end_is_complete() {
